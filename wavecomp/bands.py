@@ -1,0 +1,87 @@
+"""Bands: a transformed chunk, and BandLayout: what each of its coefficients is."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from wavecomp.records import Record, check_shape, record
+
+
+@record
+class BandLayout(Record):
+    """Names every coefficient of a transformed chunk, coarse to fine.
+
+    Every field has shape ``(coefficients,)``, or ``(batch, chunks, coefficients)`` where each chunk has its own tree.
+
+    Args:
+        level: level of the band, 1 is the finest.
+        band: which of ``names`` the coefficient belongs to; 0 is the approximation.
+        index: place of the coefficient within its band.
+        needs: the shortest chunk, in tokens, that has this coefficient.
+        position: centre of the support, in tokens from the chunk's start.
+        support: tokens covered, ``2 ** level``.
+        frequency: centre frequency of the band, in cycles per token.
+        names: one name per band, for example ``("cA2", "cD2", "cD1")``.
+    """
+
+    level: Tensor
+    band: Tensor
+    index: Tensor
+    needs: Tensor
+    position: Tensor
+    support: Tensor
+    frequency: Tensor
+    names: tuple[str, ...]
+
+    static: ClassVar[tuple[str, ...]] = ("names",)
+
+    def __post_init__(self) -> None:
+        for name in ("band", "index", "needs", "position", "support", "frequency"):
+            check_shape("BandLayout", name, getattr(self, name), tuple(self.level.shape))
+
+    def __len__(self) -> int:
+        return self.level.shape[-1]
+
+    @property
+    def always(self) -> Tensor:
+        """Marks the approximation: the coefficients that every pruner keeps."""
+        return self.band == 0
+
+
+@record
+class Bands(Record):
+    """Wavelet coefficients of chunks, coarse to fine.
+
+    Args:
+        values: ``(..., coefficients, dim)``; zero where a short chunk has no such coefficient.
+        lengths: ``(...)``, tokens in each chunk.
+        layout: what each coefficient is.
+    """
+
+    values: Tensor
+    lengths: Tensor
+    layout: BandLayout
+
+    def __post_init__(self) -> None:
+        check_shape("Bands", "lengths", self.lengths, tuple(self.values.shape[:-2]))
+        if len(self.layout) != self.values.shape[-2]:
+            raise ValueError(
+                f"Bands: the layout names {len(self.layout)} coefficients, values have {self.values.shape[-2]}"
+            )
+
+    @property
+    def mask(self) -> Tensor:
+        """``(..., coefficients)``: which coefficients a chunk of this length has."""
+        return self.lengths[..., None] >= self.layout.needs
+
+    def energy(self) -> Tensor:
+        """Sum of squares in each band, ``(..., len(layout.names))``, coarse to fine.
+
+        With an orthogonal transform the bands of a chunk add up to the energy of its samples.
+        """
+        power = self.values.float().square().sum(-1)
+        member = self.layout.band[..., None] == torch.arange(len(self.layout.names), device=power.device)
+        return (power[..., None] * member).sum(-2)

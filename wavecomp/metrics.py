@@ -1,0 +1,106 @@
+"""Metrics of compressing language models; states are sums, so that they add up over batches and ranks."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from wavecomp.codes import Codes
+
+
+class BitsPerByte(Metric):
+    """Mean bits per byte: summed negative log-likelihood over bytes, in base 2.
+
+    Example:
+        >>> metric = BitsPerByte()
+        >>> metric.update(torch.full((2, 4), math.log(256)))
+        >>> round(float(metric.compute()), 4)
+        8.0
+    """
+
+    higher_is_better = False
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("nats", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("bytes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, nats: Tensor, mask: Tensor | None = None) -> None:
+        """Add bytes.
+
+        Args:
+            nats: ``(batch, length)``, negative log-likelihood of each byte.
+            mask: ``(batch, length)``, which bytes count; all unless given.
+        """
+        if mask is None:
+            mask = torch.ones_like(nats, dtype=torch.bool)
+        if mask.shape != nats.shape:
+            raise ValueError(f"mask has shape {tuple(mask.shape)}, nats {tuple(nats.shape)}; they must agree")
+        self.nats += torch.where(mask, nats, 0).double().sum()
+        self.bytes += mask.sum()
+
+    def compute(self) -> Tensor:
+        return (self.nats / self.bytes / math.log(2)).float()
+
+
+class ContextGain(Metric):
+    """How much the codes help: bits per byte with the codes hidden minus with them.
+
+    Example:
+        >>> metric = ContextGain()
+        >>> metric.update(torch.ones(1, 4), hidden=torch.ones(1, 4) + math.log(2))
+        >>> round(float(metric.compute()), 4)
+        1.0
+    """
+
+    higher_is_better = True
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = BitsPerByte()
+        self.hidden = BitsPerByte()
+
+    def update(self, nats: Tensor, hidden: Tensor, mask: Tensor | None = None) -> None:
+        """Add bytes: negative log-likelihoods ``(batch, length)`` with the codes and with them hidden."""
+        self.seen.update(nats, mask)
+        self.hidden.update(hidden, mask)
+
+    def compute(self) -> Tensor:
+        return self.hidden.compute() - self.seen.compute()
+
+    def reset(self) -> None:
+        super().reset()
+        self.seen.reset()
+        self.hidden.reset()
+
+
+class CompressionRatio(Metric):
+    """Tokens over codes, sum over sum.
+
+    Example:
+        >>> metric = CompressionRatio()
+        >>> metric.update(Codes.from_tokens(torch.zeros(2, 8, 4)))
+        >>> float(metric.compute())
+        1.0
+    """
+
+    higher_is_better = True
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("tokens", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("codes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, codes: Codes) -> None:
+        """Add the codes of a batch."""
+        self.tokens += codes.tokens.sum()
+        self.codes += codes.mask.sum()
+
+    def compute(self) -> Tensor:
+        return self.tokens / self.codes

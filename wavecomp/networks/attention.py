@@ -1,0 +1,160 @@
+"""Attention over a window of a sequence, and from a sequence to codes.
+
+Notation used for tensor shapes: ``(batch, heads, length, head_dim)`` for queries, keys and values.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wavecomp.positions import Rotary, rotate
+
+
+class Window(NamedTuple):
+    """What each place of a sequence may attend to in the same sequence; made once, shared by all layers.
+
+    Args:
+        rotary: angles of the places.
+        mask: ``(batch or 1, blocks, block, keys)``; keys are the places of a block and of the one before it, or all
+            of them where there is one block.
+    """
+
+    rotary: Rotary
+    mask: Tensor
+
+
+class Memory(NamedTuple):
+    """Codes that a sequence may attend to; made once, shared by all layers.
+
+    Args:
+        values: ``(batch, slots, dim)``.
+        rotary: angles of the codes.
+        mask: ``(batch or 1, length, slots)``.
+    """
+
+    values: Tensor
+    rotary: Rotary
+    mask: Tensor
+
+
+def window_mask(
+    length: int, *, window: int | None, end: Tensor | None = None, mask: Tensor | None = None, device: torch.device
+) -> Tensor:
+    """Which places attend to which, in blocks of ``window`` places, so that the cost is linear.
+
+    Place i sees place j when ``i - window < j`` and ``end[j] <= end[i]``; every place sees itself.
+
+    Args:
+        length: places in the sequence.
+        window: how far back, in places; ``None`` for the whole sequence.
+        end: ``(batch, length)``, the order of existence; that of the places unless given.
+        mask: ``(batch, length)``, places that hold something; all unless given.
+
+    Returns:
+        ``(batch or 1, blocks, block, keys)``.
+    """
+    block = length if window is None else min(window, length)
+    blocks = -(-length // block)
+    query = torch.arange(blocks * block, device=device).view(blocks, block, 1)
+    first = torch.arange(blocks, device=device).view(blocks, 1, 1) * block
+    offset = torch.arange(-block if blocks > 1 else 0, block, device=device)
+    key = first + offset
+    inside = (key >= 0) & (key < length) & (query - key < (window or length))
+    if end is None:
+        return (inside & (key <= query) | (key == query))[None]
+    at_query, at_key = query.clamp(max=length - 1), key.clamp(0, length - 1)
+    allowed = inside & (end[:, at_key] <= end[:, at_query])
+    if mask is not None:
+        allowed = allowed & mask[:, at_key]
+    return allowed | (key == query)
+
+
+def window_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Attention of every place to its block and the one before, under :func:`window_mask`."""
+    _, blocks, block, _ = mask.shape
+    if blocks == 1:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    batch, _, length, _ = q.shape
+    missing = blocks * block - length
+
+    def cut(x: Tensor) -> Tensor:
+        return F.pad(x, (0, 0, 0, missing)).unflatten(2, (blocks, block)).transpose(1, 2)
+
+    def with_previous(x: Tensor) -> Tensor:
+        x = cut(x)
+        return torch.cat([F.pad(x[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0)), x], dim=-2).flatten(0, 1)
+
+    mask = mask.expand(batch, -1, -1, -1).flatten(0, 1)[:, None]
+    out = F.scaled_dot_product_attention(cut(q).flatten(0, 1), with_previous(k), with_previous(v), attn_mask=mask)
+    return out.unflatten(0, (batch, blocks)).transpose(1, 2).flatten(2, 3)[:, :, :length]
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention within a window, with rotary positions.
+
+    Args:
+        dim: width of the sequence.
+        heads: heads, a divisor of dim.
+
+    Raises:
+        ValueError: heads that do not divide dim into even widths.
+    """
+
+    def __init__(self, *, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = check_heads(dim, heads)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor, window: Window) -> Tensor:
+        """``x (batch, length, dim)`` to the same shape."""
+        q, k, v = split_heads(self.qkv(x), 3 * self.heads).chunk(3, dim=1)
+        return self.out(join_heads(window_attention(rotate(q, window.rotary), rotate(k, window.rotary), v, window.mask)))
+
+
+class MemoryAttention(nn.Module):
+    """Multi-head attention from a sequence to codes and to a learned sink that is always there.
+
+    Args:
+        dim: width of the sequence and of the codes.
+        heads: heads, a divisor of dim.
+    """
+
+    def __init__(self, *, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = check_heads(dim, heads)
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim, bias=False)
+        self.sink = nn.Parameter(torch.zeros(2, heads, 1, dim // heads))
+
+    def forward(self, x: Tensor, memory: Memory, rotary: Rotary) -> Tensor:
+        """``x (batch, length, dim)`` to the same shape; ``rotary`` are the angles of its places."""
+        q = rotate(split_heads(self.q(x), self.heads), rotary)
+        k, v = split_heads(self.kv(memory.values), 2 * self.heads).chunk(2, dim=1)
+        k = rotate(k, memory.rotary)
+        sink_k, sink_v = self.sink.to(k.dtype).unsqueeze(1).expand(-1, len(k), -1, -1, -1)
+        mask = F.pad(memory.mask[:, None], (1, 0), value=True)
+        k, v = torch.cat([sink_k, k], dim=2), torch.cat([sink_v, v], dim=2)
+        return self.out(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+
+
+def check_heads(dim: int, heads: int) -> int:
+    """Raise ``ValueError`` unless ``heads`` cut ``dim`` into even widths, which rotary positions need."""
+    if heads < 1 or dim % (2 * heads):
+        raise ValueError(f"heads={heads} does not go with dim={dim}; allowed: dim a multiple of 2 * heads")
+    return heads
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """``(batch, length, heads * head_dim)`` to ``(batch, heads, length, head_dim)``."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """The inverse of :func:`split_heads`."""
+    return x.transpose(1, 2).flatten(2)

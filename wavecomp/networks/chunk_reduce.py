@@ -1,0 +1,44 @@
+"""Chunk- and Reduce-Networks, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from wavecomp.codes import Codes
+
+
+class ChunkReduce(nn.Module):
+    """``Reduce-Network(Chunk-Network(chunk_1), ..., Chunk-Network(chunk_k))``, one or several stages deep.
+
+    Args:
+        chunk_networks: modules from Codes to fewer Codes, first stage first.
+        reduce_network: a module from Codes to Codes.
+
+    Raises:
+        ValueError: no Chunk-Network.
+    """
+
+    def __init__(self, *, chunk_networks: Sequence[nn.Module], reduce_network: nn.Module) -> None:
+        super().__init__()
+        if not chunk_networks:
+            raise ValueError("chunk_networks=[] is empty; give at least one")
+        self.chunk_networks = nn.ModuleList(chunk_networks)
+        self.reduce_network = reduce_network
+
+    @property
+    def causal(self) -> bool:
+        """Whether every code depends on what was read before its ``end`` alone."""
+        return all(getattr(network, "causal", True) for network in [*self.chunk_networks, self.reduce_network])
+
+    @property
+    def chunk_length(self) -> int:
+        """Tokens per chunk of the first stage."""
+        return self.chunk_networks[0].chunk_length  # type: ignore[return-value]
+
+    def forward(self, codes: Codes) -> Codes:
+        """``Codes`` to fewer ``Codes``."""
+        for network in self.chunk_networks:
+            codes = network(codes)
+        return self.reduce_network(codes)

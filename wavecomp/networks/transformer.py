@@ -1,0 +1,118 @@
+"""The Transformer block, and an encoder of chunks made of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wavecomp.networks.attention import Memory, MemoryAttention, Window, WindowAttention
+from wavecomp.positions import rotary_angles
+
+
+class FeedForward(nn.Module):
+    """Gated feed-forward network (SwiGLU; Shazeer, 2020)."""
+
+    def __init__(self, *, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_and_up = nn.Linear(dim, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_and_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class ShortConvolution(nn.Module):
+    """Adds to each place a learned mix, channel by channel, of its near neighbours.
+
+    Starts as the identity, so that a model sees neighbours only as far as that helps.
+
+    Args:
+        dim: channels.
+        width: places that are mixed.
+        causal: mix the last ``width`` places, or those around each.
+    """
+
+    def __init__(self, *, dim: int, width: int = 4, causal: bool) -> None:
+        super().__init__()
+        self.before = width - 1 if causal else width // 2
+        self.after = width - 1 - self.before
+        self.weight = nn.Parameter(torch.zeros(width, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x (batch, length, dim)`` to the same shape."""
+        length = x.shape[-2]
+        padded = F.pad(x, (0, 0, self.before, self.after))
+        for step, weight in enumerate(self.weight):
+            x = x + weight * padded[..., step : step + length, :]
+        return x
+
+
+class TransformerBlock(nn.Module):
+    """RMSNorm, windowed self-attention with rotary positions, optional attention to codes, feed-forward.
+
+    Args:
+        dim: width.
+        heads: attention heads.
+        hidden: width of the feed-forward network, about ``8 / 3 * dim`` unless given.
+        memory: whether the block also attends to codes.
+    """
+
+    def __init__(self, *, dim: int, heads: int, hidden: int | None = None, memory: bool = False) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(dim)
+        self.attention = WindowAttention(dim=dim, heads=heads)
+        self.memory_norm = nn.RMSNorm(dim) if memory else None
+        self.memory_attention = MemoryAttention(dim=dim, heads=heads) if memory else None
+        self.feed_forward_norm = nn.RMSNorm(dim)
+        self.feed_forward = FeedForward(dim=dim, hidden=hidden or -(-8 * dim // 3 // 32) * 32)
+
+    def forward(self, x: Tensor, window: Window, memory: Memory | None = None) -> Tensor:
+        """``x (batch, length, dim)`` to the same shape."""
+        x = x + self.attention(self.attention_norm(x), window)
+        if self.memory_attention is not None and memory is not None:
+            x = x + self.memory_attention(self.memory_norm(x), memory, window.rotary)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class TransformerEncoder(nn.Module):
+    """Bidirectional encoder of chunks: every token reads its whole chunk.
+
+    Args:
+        dim: width.
+        heads: attention heads.
+        layers: blocks.
+        convolution: width of the short convolution before them, 0 for none.
+
+    Example:
+        >>> TransformerEncoder(dim=8, heads=2, layers=1)(torch.randn(3, 16, 8)).shape
+        torch.Size([3, 16, 8])
+    """
+
+    def __init__(self, *, dim: int, heads: int, layers: int, convolution: int = 5) -> None:
+        super().__init__()
+        self.convolution = ShortConvolution(dim=dim, width=convolution, causal=False) if convolution else nn.Identity()
+        self.blocks = nn.ModuleList(TransformerBlock(dim=dim, heads=heads) for _ in range(layers))
+        self.head_dim = dim // heads
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Read chunks.
+
+        Args:
+            x: ``(rows, chunk_length, dim)``, zero behind each row's length.
+            lengths: ``(rows,)``, tokens in each chunk; all unless given.
+
+        Returns:
+            ``(rows, chunk_length, dim)``; what lies behind a row's length has no meaning.
+        """
+        place = torch.arange(x.shape[-2], device=x.device)
+        mask = torch.ones(1, 1, len(place), len(place), dtype=torch.bool, device=x.device)
+        if lengths is not None:
+            # an empty row attends to itself: a softmax over nothing is NaN
+            mask = (place < lengths[:, None])[:, None, None] | torch.eye(len(place), dtype=torch.bool, device=x.device)
+        window = Window(rotary=rotary_angles(place, self.head_dim), mask=mask)
+        x = self.convolution(x)
+        for block in self.blocks:
+            x = block(x, window)
+        return x

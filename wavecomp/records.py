@@ -1,0 +1,60 @@
+"""Frozen dataclasses of tensors: pytrees that move between devices and check their shapes once, when they are built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar, dataclass_transform
+
+import torch
+from torch.utils import _pytree as pytree
+
+T = TypeVar("T", bound="Record")
+
+
+@dataclass_transform(frozen_default=True)
+def record(cls: type[T]) -> type[T]:
+    """Make ``cls`` a frozen dataclass and register it as a pytree.
+
+    Fields named in ``cls.static`` are part of the tree's structure, not leaves.
+    """
+    cls = dataclass(frozen=True, eq=False)(cls)
+    leaves = [f.name for f in fields(cls) if f.name not in cls.static]
+
+    def flatten(value: T) -> tuple[list[Any], tuple[Any, ...]]:
+        return [getattr(value, name) for name in leaves], tuple(getattr(value, name) for name in cls.static)
+
+    def unflatten(children: Any, context: tuple[Any, ...]) -> T:
+        value = object.__new__(cls)  # a tree may hold placeholders: no shape checks
+        for name, child in [*zip(leaves, children), *zip(cls.static, context)]:
+            object.__setattr__(value, name, child)
+        return value
+
+    pytree.register_pytree_node(cls, flatten, unflatten, serialized_type_name=f"wavecomp.{cls.__name__}")
+    return cls
+
+
+class Record:
+    """Base of the data types: ``to`` and ``replace``."""
+
+    static: tuple[str, ...] = ()
+
+    def to(self: T, *args: Any, **kwargs: Any) -> T:
+        """Move or cast like ``Tensor.to``; a dtype reaches floating-point fields only."""
+        device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
+
+        def move(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor):
+                return leaf
+            return leaf.to(device, dtype if leaf.is_floating_point() else None, non_blocking)
+
+        return pytree.tree_map(move, self)
+
+    def replace(self: T, **changes: Any) -> T:
+        """A copy with some fields changed, checked like any other."""
+        return replace(self, **changes)  # type: ignore[type-var]
+
+
+def check_shape(owner: str, name: str, tensor: torch.Tensor, expected: tuple[int, ...]) -> None:
+    """Raise ``ValueError`` naming both shapes unless ``tensor`` has the expected one."""
+    if tuple(tensor.shape) != tuple(expected):
+        raise ValueError(f"{owner}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected)}")

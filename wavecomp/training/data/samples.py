@@ -1,0 +1,128 @@
+"""Samples and batches, and the data module that serves them: a stream that resumes where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+
+class Batch(TypedDict):
+    """What a language-model step takes.
+
+    ``tokens (batch, length)`` int64; ``lengths (batch,)``, or ``None`` where all rows are whole; ``answers (batch,
+    length)`` marks the tokens that a task asks for, or ``None`` for plain text.
+    """
+
+    tokens: Tensor
+    lengths: Tensor | None
+    answers: Tensor | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a batch: ``tokens (length,)`` and, for a task, ``answers (length,)``."""
+
+    tokens: Tensor
+    answers: Tensor | None = None
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Pad samples to one length; zeros stand behind a row's end."""
+    lengths = torch.tensor([len(sample.tokens) for sample in samples])
+    ragged = bool((lengths != lengths[0]).any())
+
+    def pad(rows: list[Tensor]) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    answers = [sample.answers for sample in samples if sample.answers is not None]
+    return Batch(
+        tokens=pad([sample.tokens for sample in samples]),
+        lengths=lengths if ragged else None,
+        answers=pad(answers) if answers else None,
+    )
+
+
+class SampleDataModule(L.LightningDataModule):
+    """Serves :meth:`train_sample` without end and :meth:`validation_set` once.
+
+    Training sample i depends on the seed and i alone, whoever asks for it: ranks take every n-th, and a run that
+    resumes goes on with the sample after the last that it learned from.
+
+    Args:
+        batch_size: rows per batch and rank.
+        seed: of the training samples.
+        num_workers: processes that prepare batches, 0 for the training process itself.
+
+    Raises:
+        ValueError: a batch size below 1, or a negative number of workers.
+    """
+
+    def __init__(self, *, batch_size: int, seed: int = 0, num_workers: int = 0) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} is too small; allowed: 1 and above")
+        if num_workers < 0:
+            raise ValueError(f"num_workers={num_workers} is negative; allowed: 0 and above")
+        self.batch_size = batch_size
+        self.seed = seed
+        self.num_workers = num_workers
+        self._first = 0
+
+    def train_sample(self, index: int) -> Sample:
+        """Training sample ``index``."""
+        raise NotImplementedError
+
+    def validation_set(self) -> Dataset[Sample]:
+        """The same samples on every run."""
+        raise NotImplementedError
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        stream = _Stream(self, first=self._first * ranks + rank, step=ranks)
+        return DataLoader(stream, self.batch_size, collate_fn=collate, num_workers=self.num_workers)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.validation_set(), self.batch_size, collate_fn=collate, num_workers=self.num_workers)
+
+    test_dataloader = predict_dataloader = val_dataloader
+
+    def state_dict(self) -> dict[str, int]:
+        """How many samples each rank has learned from; kept in checkpoints."""
+        if not self.trainer:
+            return {"samples": self._first}
+        return {"samples": self.trainer.global_step * self.trainer.accumulate_grad_batches * self.batch_size}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._first = state_dict["samples"]
+
+
+class _Stream(IterableDataset[Sample]):
+    def __init__(self, data: SampleDataModule, *, first: int, step: int) -> None:
+        self.data, self.first, self.step = data, first, step
+
+    def __iter__(self) -> Iterator[Sample]:
+        worker = torch.utils.data.get_worker_info()
+        index, step = self.first, self.step
+        if worker is not None:
+            # whole batches go round the workers, so that their order is that of a single process
+            return self._of_worker(worker.id, worker.num_workers)
+        return self._from(index, step)
+
+    def _from(self, index: int, step: int) -> Iterator[Sample]:
+        while True:
+            yield self.data.train_sample(index)
+            index += step
+
+    def _of_worker(self, worker: int, workers: int) -> Iterator[Sample]:
+        size = self.data.batch_size
+        batch = worker
+        while True:
+            for row in range(batch * size, (batch + 1) * size):
+                yield self.data.train_sample(self.first + row * self.step)
+            batch += workers

@@ -1,0 +1,85 @@
+"""Filter taps: the four filters of a two-channel bank."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import TypeAlias
+
+import pywt
+
+MODES = ("periodization",)
+
+
+@dataclass(frozen=True)
+class FilterTaps:
+    """The four filters of a two-channel filter bank, in pywt's order and orientation.
+
+    Args:
+        dec_lo, dec_hi: analysis (decomposition) filters.
+        rec_lo, rec_hi: synthesis (reconstruction) filters.
+
+    Raises:
+        ValueError: when the four differ in length, have an odd length, or hold a value that is not finite.
+
+    Example:
+        >>> FilterTaps.of("haar").orthogonal
+        True
+    """
+
+    dec_lo: tuple[float, ...]
+    dec_hi: tuple[float, ...]
+    rec_lo: tuple[float, ...]
+    rec_hi: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
+        if len(set(lengths.values())) != 1 or len(self) % 2 or not len(self):
+            raise ValueError(f"FilterTaps: the four filters need one even length, got {lengths}")
+        for f in fields(self):
+            if not all(math.isfinite(tap) for tap in getattr(self, f.name)):
+                raise ValueError(f"FilterTaps: {f.name}={getattr(self, f.name)} holds a tap that is not finite")
+
+    def __len__(self) -> int:
+        return len(self.dec_lo)
+
+    @classmethod
+    def of(cls, wavelet: Wavelet) -> FilterTaps:
+        """Taps from a pywt name, a ``pywt.Wavelet``, or taps themselves.
+
+        Raises:
+            ValueError: when the name is not one of pywt's discrete wavelets.
+            TypeError: when it is none of the three.
+        """
+        if isinstance(wavelet, FilterTaps):
+            return wavelet
+        if isinstance(wavelet, str):
+            if wavelet not in pywt.wavelist(kind="discrete") and wavelet != "haar":
+                families = ", ".join(pywt.families())
+                raise ValueError(
+                    f"wavelet={wavelet!r} is not a discrete wavelet; allowed: the names in "
+                    f"pywt.wavelist(kind='discrete'), from families such as {families}"
+                )
+            wavelet = pywt.Wavelet(wavelet)
+        if not isinstance(wavelet, pywt.Wavelet):
+            raise TypeError(
+                f"wavelet={wavelet!r} has type {type(wavelet).__name__}; allowed: a pywt name, pywt.Wavelet or FilterTaps"
+            )
+        return cls(*(tuple(map(float, bank)) for bank in wavelet.filter_bank))
+
+    @property
+    def orthogonal(self) -> bool:
+        """Whether synthesis is the transpose of analysis."""
+        return all(
+            math.isclose(dec, rec, abs_tol=1e-8)
+            for dec, rec in zip(self.dec_lo + self.dec_hi, self.rec_lo[::-1] + self.rec_hi[::-1])
+        )
+
+
+Wavelet: TypeAlias = str | pywt.Wavelet | FilterTaps
+
+
+def check_mode(mode: str) -> None:
+    """Raise ``ValueError`` unless ``mode`` is a signal extension mode that the transforms have."""
+    if mode not in MODES:
+        raise ValueError(f"mode={mode!r} is unknown; allowed: {', '.join(map(repr, MODES))}")
