@@ -1,5 +1,6 @@
-"""Compress long token sequences with learnable wavelets."""
+"""Compress long token sequences with learnable wavelets: Chunk- and Reduce-Networks in PyTorch."""
 
+import importlib
 from typing import Any
 
 from wavecomp import compressors, networks, positions, wavelets
@@ -26,3 +27,49 @@ from wavecomp.networks import (
 )
 from wavecomp.positions import PositionFrequencyEncoding
 from wavecomp.wavelets import DWT1d, FilterBank, FilterTaps, WaveletFilterBank
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NEVER",
+    "BandLayout",
+    "Bands",
+    "ChunkNetwork",
+    "ChunkReduce",
+    "ChunkReduceLM",
+    "Chunks",
+    "Codes",
+    "Compressor",
+    "DWT1d",
+    "DetailChannel",
+    "FilterBank",
+    "FilterTaps",
+    "KeepLowpass",
+    "Kept",
+    "LocalDecoder",
+    "MeanPoolCompressor",
+    "PositionFrequencyEncoding",
+    "Pruner",
+    "ReduceNetwork",
+    "TopK",
+    "TransformerBlock",
+    "TransformerEncoder",
+    "WaveletCompressor",
+    "WaveletFilterBank",
+    "compressors",
+    "load",
+    "metrics",
+    "networks",
+    "positions",
+    "training",
+    "wavelets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # torchmetrics, jsonargparse and lightning take seconds to import: only who asks waits
+    if name in ("metrics", "training"):
+        return importlib.import_module(f"wavecomp.{name}")
+    if name == "load":
+        return importlib.import_module("wavecomp.files").load
+    raise AttributeError(f"module 'wavecomp' has no attribute {name!r}")

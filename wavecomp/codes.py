@@ -134,6 +134,10 @@ class Codes(Record):
         token = token.expand(self.values.shape[0], -1)[..., None]
         return self.mask[:, None] & (self.end[:, None] <= token) & (token < self.until[:, None])
 
+    def hidden(self) -> Codes:
+        """The same slots, all empty: what a model sees that is to do without its codes."""
+        return self.replace(mask=torch.zeros_like(self.mask), dense=False)
+
     def compact(self) -> Codes:
         """The same codes, moved to the front of their rows."""
         if self.dense:

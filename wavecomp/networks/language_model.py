@@ -57,7 +57,7 @@ class ChunkReduceLM(nn.Module):
             raise ValueError(f"codes={codes!r} is unknown; allowed: Codes, 'hidden' or None")
         if codes is None or isinstance(codes, str):
             past = self.context(tokens, lengths)
-            codes = past if codes is None else past.replace(mask=torch.zeros_like(past.mask))
+            codes = past if codes is None else past.hidden()
         return self.head(self.decoder(self._embed(tokens, lengths), codes))
 
     def encode(self, tokens: Tensor, lengths: Tensor | None = None) -> Codes:

@@ -30,7 +30,7 @@ def rotary_angles(position: Tensor, head_dim: int, *, base: float = 10000.0) -> 
     # fp32 would be off by 0.005 rad at a million tokens; MPS has no fp64
     dtype = torch.float32 if position.device.type == "mps" else torch.float64
     speed = base ** (-torch.arange(0, head_dim, 2, device=position.device, dtype=dtype) / head_dim)
-    angle = (position.to(dtype)[..., None] * speed).view(-1, 1, position.shape[-1], head_dim // 2)
+    angle = (torch.atleast_2d(position).to(dtype)[..., None] * speed).unsqueeze(1)
     return Rotary(angle.cos().float(), angle.sin().float())
 
 

@@ -32,8 +32,16 @@ class Sample:
     answers: Tensor | None = None
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Pad samples to one length; zeros stand behind a row's end."""
+def collate(samples: Sequence[Sample], *, vocabulary: int = 256) -> Batch:
+    """Pad samples to one length; zeros stand behind a row's end.
+
+    Raises:
+        ValueError: a token outside 0 to vocabulary - 1.
+    """
+    for sample in samples:
+        if not len(sample.tokens) or not 0 <= sample.tokens.min() <= sample.tokens.max() < vocabulary:
+            span = f"{int(sample.tokens.min())} to {int(sample.tokens.max())}" if len(sample.tokens) else "none"
+            raise ValueError(f"tokens of a sample are out of range: {span}; allowed: at least one, 0 to {vocabulary - 1}")
     lengths = torch.tensor([len(sample.tokens) for sample in samples])
     ragged = bool((lengths != lengths[0]).any())
 
@@ -63,12 +71,16 @@ class SampleDataModule(L.LightningDataModule):
         ValueError: a batch size below 1, or a negative number of workers.
     """
 
+    vocabulary: int = 256
+
     def __init__(self, *, batch_size: int, seed: int = 0, num_workers: int = 0) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} is too small; allowed: 1 and above")
         if num_workers < 0:
             raise ValueError(f"num_workers={num_workers} is negative; allowed: 0 and above")
+        if seed < 0:
+            raise ValueError(f"seed={seed} is negative; allowed: 0 and above")
         self.batch_size = batch_size
         self.seed = seed
         self.num_workers = num_workers
@@ -84,13 +96,23 @@ class SampleDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        stream = _Stream(self, first=self._first * ranks + rank, step=ranks)
-        return DataLoader(stream, self.batch_size, collate_fn=collate, num_workers=self.num_workers)
+        return self._loader(_Stream(self, first=self._first * ranks + rank, step=ranks))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.validation_set(), self.batch_size, collate_fn=collate, num_workers=self.num_workers)
+        return self._loader(self.validation_set())
 
-    test_dataloader = predict_dataloader = val_dataloader
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self.val_dataloader()
+
+    def _loader(self, samples: Dataset[Sample]) -> DataLoader[Any]:
+        return DataLoader(samples, self.batch_size, collate_fn=self.collate, num_workers=self.num_workers)
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Samples to a batch, checked against the vocabulary."""
+        return collate(samples, vocabulary=self.vocabulary)
 
     def state_dict(self) -> dict[str, int]:
         """How many samples each rank has learned from; kept in checkpoints."""
@@ -103,26 +125,30 @@ class SampleDataModule(L.LightningDataModule):
 
 
 class _Stream(IterableDataset[Sample]):
+    """Samples ``first``, ``first + step``, ... without end; whole batches go round the workers."""
+
     def __init__(self, data: SampleDataModule, *, first: int, step: int) -> None:
         self.data, self.first, self.step = data, first, step
 
     def __iter__(self) -> Iterator[Sample]:
         worker = torch.utils.data.get_worker_info()
-        index, step = self.first, self.step
-        if worker is not None:
-            # whole batches go round the workers, so that their order is that of a single process
-            return self._of_worker(worker.id, worker.num_workers)
-        return self._from(index, step)
-
-    def _from(self, index: int, step: int) -> Iterator[Sample]:
+        batch, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         while True:
-            yield self.data.train_sample(index)
-            index += step
-
-    def _of_worker(self, worker: int, workers: int) -> Iterator[Sample]:
-        size = self.data.batch_size
-        batch = worker
-        while True:
-            for row in range(batch * size, (batch + 1) * size):
+            for row in range(batch * self.data.batch_size, (batch + 1) * self.data.batch_size):
                 yield self.data.train_sample(self.first + row * self.step)
             batch += workers
+
+
+class Generated(Dataset[Sample]):
+    """Validation samples that a task makes by number."""
+
+    def __init__(self, make, count: int) -> None:  # type: ignore[no-untyped-def]
+        self.make, self.count = make, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.count:
+            raise IndexError(f"sample {index} of {self.count}")
+        return self.make(index)

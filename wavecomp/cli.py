@@ -1,0 +1,249 @@
+"""The command line: ``wavecomp fit | validate | test | predict | ls | cp``."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+
+from wavecomp.files import CONFIG, read_checkpoint
+from wavecomp.training import BytesPerSecond, SafeStop
+from wavecomp.training.callbacks import save_last
+
+USAGE = """usage: wavecomp COMMAND ...
+
+  fit       --config RECIPE [--config OVERLAY] [--model.x ...]   train
+  validate  --config RECIPE --ckpt_path FILE                     measure on the validation share
+  test      --config RECIPE --ckpt_path FILE                     the same, under test/
+  predict   --config RECIPE --ckpt_path FILE                     codes of the validation share
+  ls                                                             list the recipes
+  cp        RECIPE FILE                                          copy a recipe, to change it
+
+A RECIPE is a name that `wavecomp ls` shows, or a path. `wavecomp fit --help` lists what can be set."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point of the console script."""
+    args = sys.argv[1:] if args is None else args
+    try:
+        match args:
+            case [] | ["-h" | "--help"]:
+                print(USAGE)
+            case ["ls"]:
+                for path in recipes():
+                    print(f"{path.stem:<12} {headline(path)}")
+            case ["cp", name, target]:
+                copy_recipe(name, Path(target))
+            case ["ls" | "cp", *_]:
+                raise ValueError(f"wrong arguments for {args[0]}\n{USAGE}")
+            case [command, *_] if command in Cli.subcommands():
+                run(with_recipe_paths(args))
+            case [command, *_]:
+                raise ValueError(f"command {command!r} is unknown\n{USAGE}")
+    except (ValueError, OSError) as error:
+        fail(error)
+
+
+def fail(error: Exception) -> None:
+    """End with one line that says what is wrong."""
+    print(f"wavecomp: error: {error}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def recipe_folder() -> Path:
+    """Where the recipes are: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def recipes() -> list[Path]:
+    """The recipes that come with the library."""
+    return sorted(recipe_folder().glob("*.yaml"))
+
+
+def headline(path: Path) -> str:
+    """The first comment line of a recipe."""
+    return path.read_text().splitlines()[0].lstrip("# ").rstrip()
+
+
+def recipe_path(name: str) -> Path:
+    """A recipe by name or path.
+
+    Raises:
+        ValueError: neither a recipe nor a file.
+    """
+    known = {path.stem: path for path in recipes()}
+    if name in known:
+        return known[name]
+    if Path(name).is_file():
+        return Path(name)
+    raise ValueError(f"config {name!r} is neither a recipe nor a file; recipes: {', '.join(known)}")
+
+
+def copy_recipe(name: str, target: Path) -> None:
+    """Copy a recipe to a file or into a folder, without overwriting.
+
+    Raises:
+        ValueError: an unknown recipe, or a target that exists.
+    """
+    source = recipe_path(name)
+    target = target / source.name if target.is_dir() else target
+    if target.exists():
+        raise ValueError(f"{target} exists already; give another name")
+    shutil.copyfile(source, target)
+    print(f"copied {source.stem} to {target}; train it with: wavecomp fit --config {target}")
+
+
+def with_recipe_paths(args: list[str]) -> list[str]:
+    """Replace the names of recipes after ``--config`` or ``-c`` by their paths."""
+    resolved = []
+    for before, arg in zip([None, *args], args):
+        if before in ("--config", "-c"):
+            arg = str(recipe_path(arg))
+        elif arg.startswith("--config="):
+            arg = f"--config={recipe_path(arg.removeprefix('--config='))}"
+        resolved.append(arg)
+    return resolved
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the resolved config beside the checkpoints of a run, when training starts."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class Cli(LightningCLI):
+    """Lightning's command line, with a folder per run and clear errors.
+
+    A run lives in ``default_root_dir/version_N``: config, checkpoints and metrics side by side.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.set_defaults({"trainer.default_root_dir": "runs"})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        settings = self.config[self.config.subcommand]
+        if settings.get("ckpt_path") == "last":
+            settings.ckpt_path = str(newest_checkpoint(Path(settings.trainer.default_root_dir)))
+        if settings.get("ckpt_path"):
+            read_checkpoint(settings.ckpt_path)
+        # checkpoints hold tensors and plain values: nothing is unpickled
+        settings.weights_only = True
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, OSError) as error:
+            fail(error)
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        root = self._get(self.config_init, "trainer").default_root_dir
+        extra: list[Any] = []
+        if self.subcommand == "fit":
+            logger = CSVLogger(root, name="")
+            kwargs["logger"] = self._loggers(logger)
+            extra = [BytesPerSecond(), SafeStop(), _checkpoints(logger.log_dir)]
+        self.trainer_defaults["callbacks"] = extra
+        return super().instantiate_trainer(**kwargs)
+
+    def _loggers(self, csv: CSVLogger) -> Any:
+        """CSV always comes first: its folder is the run's."""
+        asked = self._get(self.config_init, "trainer").logger
+        if asked is None or isinstance(asked, bool):
+            return csv
+        return [csv, *(asked if isinstance(asked, list) else [asked])]
+
+    def after_fit(self) -> None:
+        """Save the last step and say what came of it."""
+        path = save_last(self.trainer)
+        if self.trainer.is_global_zero and path is not None:
+            print(summary(self.trainer, path))
+
+
+def _checkpoints(folder: str) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor="val/bits_per_byte",
+        save_last=True,
+        enable_version_counter=False,
+    )
+
+
+def newest_checkpoint(root: Path) -> Path:
+    """The ``last.ckpt`` that was written last below a folder of runs.
+
+    Raises:
+        FileNotFoundError: when there is none.
+    """
+    found = sorted(root.glob("version_*/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(f"ckpt_path=last: no run below {root} has a last.ckpt to resume from")
+    return found[-1]
+
+
+def summary(trainer: L.Trainer, checkpoint: Path) -> str:
+    """What a run reached, where it is, and what to try next."""
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def figure(name: str, form: str) -> str:
+        value = logged.get(name, math.nan)
+        return "not measured" if math.isnan(value) else form.format(value)
+
+    rows = [
+        ("validation bits per byte", figure("val/bits_per_byte", "{:.3f}")),
+        ("context gain (bits per byte)", figure("val/context_gain", "{:+.3f}")),
+        ("compression ratio", figure("val/compression_ratio", "{:.2f}")),
+        ("bytes per second", figure("train/bytes_per_second", "{:,.0f}")),
+    ]
+    if "val/answer_bits" in logged:
+        rows[1:1] = [
+            ("answer bits", figure("val/answer_bits", "{:.3f}")),
+            ("answer bits, codes hidden", figure("val/answer_bits_hidden", "{:.3f}")),
+            ("answer accuracy", figure("val/answer_accuracy", "{:.3f}")),
+        ]
+    rows.append(("checkpoint", str(checkpoint)))
+    lines = [f"  {name:<30}{value}" for name, value in rows]
+    folder = checkpoint.parent
+    next_steps = [
+        f"  python -c \"import wavecomp as wc; print(wc.load('{checkpoint}'))\"",
+        f"  wavecomp validate --config {folder / CONFIG} --ckpt_path {checkpoint}",
+        f"  wavecomp fit --config {folder / CONFIG} --model.init_args.learning_rate 2e-3",
+        "  wavecomp ls",
+    ]
+    return "\n".join(["", f"Trained {trainer.global_step} steps.", *lines, "Next:", *next_steps])
+
+
+def run(args: list[str]) -> None:
+    """Run one of Lightning's commands."""
+    # short samples are cheap to make, and the training stream has no length on purpose
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
+    sys.argv = ["wavecomp", *args]  # Lightning starts further ranks from it
+    try:
+        Cli(
+            model_class=L.LightningModule,
+            datamodule_class=L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+        )
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise SystemExit(130) from None
+        raise

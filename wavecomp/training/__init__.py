@@ -1,0 +1,15 @@
+"""Training with Lightning."""
+
+from wavecomp.training.callbacks import BytesPerSecond, SafeStop
+from wavecomp.training.data import CopyDataModule, RecallDataModule, SampleDataModule, TextDataModule
+from wavecomp.training.language_model import LanguageModelModule
+
+__all__ = [
+    "BytesPerSecond",
+    "CopyDataModule",
+    "LanguageModelModule",
+    "RecallDataModule",
+    "SafeStop",
+    "SampleDataModule",
+    "TextDataModule",
+]

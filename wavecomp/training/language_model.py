@@ -1,0 +1,162 @@
+"""Training of language models with Lightning."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+
+from wavecomp.codes import Codes
+from wavecomp.metrics import BitsPerByte, CompressionRatio, ContextGain
+from wavecomp.networks import ChunkReduceLM
+from wavecomp.training.data import Batch
+
+
+class LanguageModelModule(L.LightningModule):
+    """Trains a language model on next bytes, or on the answers of a task, with AdamW, warm-up and a cosine.
+
+    Logs ``bits_per_byte``, ``compression_ratio``, ``context_gain`` and, where a batch marks answers, ``answer_bits``
+    and ``answer_accuracy``, under ``train/``, ``val/`` and ``test/``.
+
+    Args:
+        model: predicts token t from the tokens before it.
+        learning_rate: at its peak.
+        weight_decay: of matrices; vectors and scalars have none.
+        betas: of AdamW.
+        warmup_steps: steps until the peak.
+        final_share: share of the peak that is left at the end of the cosine.
+
+    Raises:
+        ValueError: a rate that is not positive, a negative decay or warm-up, a final share outside 0 to 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: ChunkReduceLM,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.98),
+        warmup_steps: int = 50,
+        final_share: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if learning_rate <= 0:
+            raise ValueError(f"learning_rate={learning_rate} is out of range; allowed: above 0")
+        if weight_decay < 0:
+            raise ValueError(f"weight_decay={weight_decay} is negative; allowed: 0 and above")
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps={warmup_steps} is negative; allowed: 0 and above")
+        if not 0 <= final_share <= 1:
+            raise ValueError(f"final_share={final_share} is out of range; allowed: 0 to 1")
+        self.model = model
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.betas = betas
+        self.warmup_steps = warmup_steps
+        self.final_share = final_share
+        self.metrics = nn.ModuleDict({f"{stage}_": _metrics() for stage in ("val", "test")})
+
+    def setup(self, stage: str) -> None:
+        wanted = getattr(getattr(self.trainer, "datamodule", None), "vocabulary", 0)
+        known = getattr(self.model.embedding, "num_embeddings", wanted)
+        if wanted > known:
+            raise ValueError(f"the data has tokens up to {wanted - 1}, the model's embedding allows 0 to {known - 1}")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        codes = self.model.context(batch["tokens"], batch["lengths"])
+        nats, _ = self._read(batch, codes)
+        asked = self._asked(batch)
+        loss = (nats * asked).sum() / asked.sum() + sum(codes.losses.values())
+        rows = len(batch["tokens"])
+        bytes_ = (nats * self._valid(batch)).sum() / self._valid(batch).sum()
+        self.log("train/bits_per_byte", bytes_.detach() / math.log(2), prog_bar=True, batch_size=rows)
+        self.log("train/compression_ratio", codes.ratio, prog_bar=True, batch_size=rows)
+        if batch["answers"] is not None:
+            self.log("train/answer_bits", loss.detach() / math.log(2), prog_bar=True, batch_size=rows)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Codes:
+        """The codes of a batch."""
+        return self.model.encode(batch["tokens"], batch["lengths"])
+
+    def configure_optimizers(self) -> Any:
+        matrices = [p for p in self.parameters() if p.ndim >= 2]
+        others = [p for p in self.parameters() if p.ndim < 2]
+        optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=self.learning_rate,
+            betas=self.betas,
+        )
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise ValueError("trainer.max_steps=-1 leaves the cosine without an end; give a number of steps")
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step, int(steps)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def rate(self, step: int, steps: int) -> float:
+        """Share of the peak learning rate at a step: a straight line up, then half a cosine down."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, steps - self.warmup_steps))
+        return self.final_share + (1 - self.final_share) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def _evaluate(self, batch: Batch, stage: str) -> None:
+        codes = self.model.context(batch["tokens"], batch["lengths"])
+        nats, right = self._read(batch, codes)
+        hidden, _ = self._read(batch, codes.hidden())
+        valid, asked = self._valid(batch), self._asked(batch)
+        metrics = self.metrics[f"{stage}_"]
+        metrics["bits_per_byte"].update(nats, valid)
+        metrics["context_gain"].update(nats, hidden, valid)
+        metrics["compression_ratio"].update(codes)
+        names = ["bits_per_byte", "context_gain", "compression_ratio"]
+        if batch["answers"] is not None:
+            metrics["answer_bits"].update(nats, asked)
+            metrics["answer_bits_hidden"].update(hidden, asked)
+            metrics["answer_accuracy"].update(right.float(), asked.float())
+            names += ["answer_bits", "answer_bits_hidden", "answer_accuracy"]
+        for name in names:
+            bar = name in ("bits_per_byte", "context_gain", "answer_bits")
+            self.log(f"{stage}/{name}", metrics[name], on_step=False, on_epoch=True, prog_bar=bar)
+
+    def _read(self, batch: Batch, codes: Codes) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood of each token, and whether it was the likeliest: ``(batch, length)`` each."""
+        tokens = batch["tokens"]
+        logits = self.model(tokens, batch["lengths"], codes=codes).float()
+        nats = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
+        return nats, logits.argmax(-1) == tokens
+
+    @staticmethod
+    def _valid(batch: Batch) -> Tensor:
+        tokens, lengths = batch["tokens"], batch["lengths"]
+        if lengths is None:
+            return torch.ones_like(tokens, dtype=torch.bool)
+        return torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+
+    def _asked(self, batch: Batch) -> Tensor:
+        return self._valid(batch) if batch["answers"] is None else batch["answers"]
+
+
+def _metrics() -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {
+            "bits_per_byte": BitsPerByte(),
+            "context_gain": ContextGain(),
+            "compression_ratio": CompressionRatio(),
+            "answer_bits": BitsPerByte(),
+            "answer_bits_hidden": BitsPerByte(),
+            "answer_accuracy": MeanMetric(),
+        }
+    )
