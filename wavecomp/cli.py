@@ -142,6 +142,11 @@ class Cli(LightningCLI):
             read_checkpoint(settings.ckpt_path)
         # checkpoints hold tensors and plain values: nothing is unpickled
         settings.weights_only = True
+        for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
+            # the parser reads a count as a float, which Lightning takes for a share
+            value = settings.trainer[name]
+            if isinstance(value, float) and value > 1 and value.is_integer():
+                settings.trainer[name] = int(value)
 
     def instantiate_classes(self) -> None:
         try:
@@ -229,9 +234,9 @@ def summary(trainer: L.Trainer, checkpoint: Path) -> str:
 
 def run(args: list[str]) -> None:
     """Run one of Lightning's commands."""
-    # short samples are cheap to make, and the training stream has no length on purpose
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__` defined.*")
+    # samples are cheap to make; the config lies where the checkpoints go; the last is Lightning's own
+    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*treespec, LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=message)
     sys.argv = ["wavecomp", *args]  # Lightning starts further ranks from it
     try:
         Cli(

@@ -53,6 +53,7 @@ class ChunkReduceLM(nn.Module):
         Raises:
             ValueError: shapes that do not fit.
         """
+        self._check_shapes(tokens, lengths)
         if isinstance(codes, str) and codes != "hidden":
             raise ValueError(f"codes={codes!r} is unknown; allowed: Codes, 'hidden' or None")
         if codes is None or isinstance(codes, str):
@@ -79,10 +80,14 @@ class ChunkReduceLM(nn.Module):
         return generate(self, prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k)
 
     def _embed(self, tokens: Tensor, lengths: Tensor | None) -> Tensor:
-        if tokens.ndim != 2:
-            raise ValueError(f"tokens has shape {tuple(tokens.shape)}, expected (batch, length)")
+        self._check_shapes(tokens, lengths)
         if lengths is not None:
-            if lengths.shape != tokens.shape[:1]:
-                raise ValueError(f"lengths has shape {tuple(lengths.shape)}, expected {tuple(tokens.shape[:1])}")
             tokens = torch.where(torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None], tokens, 0)
         return self.embedding(tokens)
+
+    @staticmethod
+    def _check_shapes(tokens: Tensor, lengths: Tensor | None) -> None:
+        if tokens.ndim != 2:
+            raise ValueError(f"tokens has shape {tuple(tokens.shape)}, expected (batch, length)")
+        if lengths is not None and lengths.shape != tokens.shape[:1]:
+            raise ValueError(f"lengths has shape {tuple(lengths.shape)}, expected {tuple(tokens.shape[:1])}")

@@ -57,8 +57,11 @@ class SafeStop(Callback):
         self._restore()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        # between two steps all of the trainer's counters agree, so that a checkpoint resumes as if nothing had been
         if self.asked:
+            # this batch is for the run that resumes: without it all counters agree that a step has just ended
+            progress = trainer.fit_loop.epoch_loop.batch_progress
+            progress.total.ready -= 1
+            progress.current.ready -= 1
             path = save_last(trainer)
             if path is not None:
                 rank_zero_info(
@@ -84,5 +87,5 @@ def save_last(trainer: L.Trainer) -> Path | None:
         return None
     path = Path(callback.dirpath) / f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"
     callback.last_model_path = str(path)
-    trainer.save_checkpoint(path)
+    trainer.save_checkpoint(path, weights_only=False)
     return path

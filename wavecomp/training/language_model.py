@@ -30,9 +30,11 @@ class LanguageModelModule(L.LightningModule):
         betas: of AdamW.
         warmup_steps: steps until the peak.
         final_share: share of the peak that is left at the end of the cosine.
+        hidden_share: share of the training rows whose codes are hidden. A model that has always seen its codes is
+            lost without them, and its context gain would be flattered.
 
     Raises:
-        ValueError: a rate that is not positive, a negative decay or warm-up, a final share outside 0 to 1.
+        ValueError: a rate that is not positive, a negative decay or warm-up, a share outside 0 to 1.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class LanguageModelModule(L.LightningModule):
         betas: tuple[float, float] = (0.9, 0.98),
         warmup_steps: int = 50,
         final_share: float = 0.1,
+        hidden_share: float = 0.0625,
     ) -> None:
         super().__init__()
         if learning_rate <= 0:
@@ -52,14 +55,16 @@ class LanguageModelModule(L.LightningModule):
             raise ValueError(f"weight_decay={weight_decay} is negative; allowed: 0 and above")
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps={warmup_steps} is negative; allowed: 0 and above")
-        if not 0 <= final_share <= 1:
-            raise ValueError(f"final_share={final_share} is out of range; allowed: 0 to 1")
+        for name, share in (("final_share", final_share), ("hidden_share", hidden_share)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name}={share} is out of range; allowed: 0 to 1")
         self.model = model
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.betas = betas
         self.warmup_steps = warmup_steps
         self.final_share = final_share
+        self.hidden_share = hidden_share
         self.metrics = nn.ModuleDict({f"{stage}_": _metrics() for stage in ("val", "test")})
 
     def setup(self, stage: str) -> None:
@@ -70,15 +75,18 @@ class LanguageModelModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         codes = self.model.context(batch["tokens"], batch["lengths"])
-        nats, _ = self._read(batch, codes)
-        asked = self._asked(batch)
-        loss = (nats * asked).sum() / asked.sum() + sum(codes.losses.values())
-        rows = len(batch["tokens"])
-        bytes_ = (nats * self._valid(batch)).sum() / self._valid(batch).sum()
-        self.log("train/bits_per_byte", bytes_.detach() / math.log(2), prog_bar=True, batch_size=rows)
-        self.log("train/compression_ratio", codes.ratio, prog_bar=True, batch_size=rows)
+        hidden = self._hidden_rows(codes)
+        nats, _ = self._read(batch, codes.replace(mask=codes.mask & ~hidden))
+        asked, valid = self._asked(batch), self._valid(batch)
+        loss = _mean(nats, asked) + sum(codes.losses.values())
+        figures = {
+            "bits_per_byte": _mean(nats.detach(), valid & ~hidden) / math.log(2),
+            "compression_ratio": codes.ratio,
+        }
         if batch["answers"] is not None:
-            self.log("train/answer_bits", loss.detach() / math.log(2), prog_bar=True, batch_size=rows)
+            figures["answer_bits"] = _mean(nats.detach(), asked & ~hidden) / math.log(2)
+        for name, value in figures.items():
+            self.log(f"train/{name}", value, prog_bar=True, batch_size=len(nats))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -131,6 +139,12 @@ class LanguageModelModule(L.LightningModule):
             bar = name in ("bits_per_byte", "context_gain", "answer_bits")
             self.log(f"{stage}/{name}", metrics[name], on_step=False, on_epoch=True, prog_bar=bar)
 
+    def _hidden_rows(self, codes: Codes) -> Tensor:
+        """``(batch, 1)``: evenly spread over the rows of all steps, so that a run that resumes hides the same."""
+        batch = codes.values.shape[0]
+        row = self.global_step * batch + torch.arange(batch, device=codes.values.device)
+        return (((row + 1) * self.hidden_share).floor() > (row * self.hidden_share).floor())[:, None]
+
     def _read(self, batch: Batch, codes: Codes) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood of each token, and whether it was the likeliest: ``(batch, length)`` each."""
         tokens = batch["tokens"]
@@ -147,6 +161,10 @@ class LanguageModelModule(L.LightningModule):
 
     def _asked(self, batch: Batch) -> Tensor:
         return self._valid(batch) if batch["answers"] is None else batch["answers"]
+
+
+def _mean(nats: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, nats, 0).sum() / mask.sum()
 
 
 def _metrics() -> nn.ModuleDict:

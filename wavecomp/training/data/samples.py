@@ -108,7 +108,7 @@ class SampleDataModule(L.LightningDataModule):
         return self.val_dataloader()
 
     def _loader(self, samples: Dataset[Sample]) -> DataLoader[Any]:
-        return DataLoader(samples, self.batch_size, collate_fn=self.collate, num_workers=self.num_workers)
+        return DataLoader(samples, batch_size=self.batch_size, collate_fn=self.collate, num_workers=self.num_workers)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Samples to a batch, checked against the vocabulary."""

@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+import wavecomp as wc
+
+
+def bands(level=2, length=16, lengths=None, dim=4):
+    return wc.DWT1d("haar", level=level)(torch.randn(2, 2, length, dim), lengths)
+
+
+def test_lowpass_keeps_the_coarsest():
+    kept = wc.KeepLowpass(6)(bands())
+    assert kept.index[0, 0].tolist() == [0, 1, 2, 3, 4, 5] and kept.mask.all()
+
+
+def test_topk_keeps_the_approximation_and_the_loudest():
+    some = bands(level=3, dim=3)
+    kept = wc.TopK(8)(some)
+    loud = some.values.norm(dim=-1)
+    for row in range(2):
+        for chunk in range(2):
+            expected = {0, 1} | set((loud[row, chunk, 2:].topk(6).indices + 2).tolist())
+            assert set(kept.index[row, chunk].tolist()) == expected
+            assert kept.index[row, chunk].tolist() == sorted(kept.index[row, chunk].tolist())
+
+
+@pytest.mark.parametrize("make", [lambda: wc.KeepLowpass(8), lambda: wc.TopK(8)])
+def test_short_chunks_keep_their_share(make):
+    lengths = torch.tensor([[16, 5], [16, 1]])
+    some = bands(level=3, lengths=lengths)
+    kept = make()(some)
+    assert kept.mask.sum(-1).tolist() == [[8, 3], [8, 1]]
+    has = some.mask.gather(-1, kept.index)
+    assert (has | ~kept.mask).all()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: wc.KeepLowpass(0), "count=0 is too small"),
+        (lambda: wc.KeepLowpass(17)(bands()), "count=17 asks for more codes than the 16 coefficients"),
+        (
+            lambda: wc.TopK(8).capacity(wc.DWT1d("haar", level=2).layout(16)),
+            "count=8 is too small beside the 4 coefficients of cA2 that always stay; allowed: 16 and above",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

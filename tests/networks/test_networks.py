@@ -1,0 +1,171 @@
+import pytest
+import torch
+import zoo
+from torch import nn
+from torch.nn import functional as F
+
+import wavecomp as wc
+from wavecomp.networks.attention import window_attention, window_mask
+
+
+@pytest.mark.parametrize("length, window", [(1, 4), (4, 4), (13, 4), (16, 4), (37, 8), (5, None)])
+def test_window_attention_is_dense_attention_under_the_same_rule(length, window):
+    q, k, v = (torch.randn(2, 3, length, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    i = torch.arange(length)
+    dense = (i[None] <= i[:, None]) & (i[:, None] - i[None] < (window or length))
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=dense)
+    out = window_attention(q, k, v, window_mask(length, window=window, device=q.device))
+    torch.testing.assert_close(out, expected)
+    upstream = torch.randn_like(out)
+    mine, truth = (torch.autograd.grad(x, (q, k, v), upstream, retain_graph=True) for x in (out, expected))
+    for one, other in zip(mine, truth):
+        torch.testing.assert_close(one, other)
+
+
+def test_windows_of_codes_follow_end():
+    end = torch.tensor([[4, 4, 8, 8, 12, 12, 16, 16]])
+    mask = torch.ones(1, 8, dtype=torch.bool)
+    mask[0, 3] = False
+    blocks = window_mask(8, window=4, end=end, mask=mask, device=end.device)
+    assert blocks.shape == (1, 2, 4, 8)
+    # slot 0 sees its chunk; slot 5 sees slots 2 to 5 but the empty one; an empty slot sees at least itself
+    assert blocks[0, 0, 0].nonzero().flatten().tolist() == [4, 5]
+    assert blocks[0, 1, 1].nonzero().flatten().tolist() == [2, 4, 5]
+    assert blocks[0, 0, 3, 7]
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        nn.TransformerEncoder(nn.TransformerEncoderLayer(zoo.DIM, 2, 32, batch_first=True), 1),
+        nn.Sequential(nn.Linear(zoo.DIM, zoo.DIM), nn.GELU()),
+        None,
+    ],
+    ids=["TransformerEncoder", "Sequential", "None"],
+)
+def test_any_module_encodes_chunks(encoder):
+    network = wc.ChunkNetwork(chunk_length=16, encoder=encoder, compressor=zoo.wavelet_compressor())
+    codes = network(wc.Codes.from_tokens(torch.randn(2, 40, zoo.DIM), torch.tensor([40, 21])))
+    assert codes.values.shape == (2, 12, zoo.DIM) and torch.isfinite(codes.values).all()
+
+
+def test_an_encoder_that_takes_lengths_is_given_them():
+    seen = []
+
+    class Encoder(nn.Module):
+        def forward(self, x, lengths=None):
+            seen.append(lengths)
+            return x
+
+    network = wc.ChunkNetwork(chunk_length=16, encoder=Encoder(), compressor=zoo.wavelet_compressor())
+    network(wc.Codes.from_tokens(torch.randn(1, 32, zoo.DIM)))
+    network(wc.Codes.from_tokens(torch.randn(1, 32, zoo.DIM), torch.tensor([20])))
+    assert seen[0] is None and seen[1].tolist() == [16, 4]
+
+
+def test_input_pooling_comes_before_the_layers():
+    pooling = wc.ChunkNetwork(chunk_length=4, compressor=wc.MeanPoolCompressor(count=1))
+    network = wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1, input_pooling=pooling)
+    codes = network(wc.Codes.from_tokens(torch.randn(1, 16, zoo.DIM)))
+    assert codes.values.shape == (1, 4, zoo.DIM) and float(codes.ratio) == 4.0
+
+
+def test_a_reduce_network_without_causality_reads_both_ways():
+    network = wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1, window=None, causal=False)
+    values = torch.randn(1, 6, zoo.DIM, requires_grad=True)
+    out = network(wc.Codes.from_tokens(values)).values
+    (gradient,) = torch.autograd.grad(out[0, 0].sum(), values)
+    assert gradient[0, 5].any()
+
+
+def test_two_stages_compose():
+    def stage(chunk_length):
+        return wc.ChunkNetwork(chunk_length=chunk_length, compressor=zoo.wavelet_compressor())
+
+    body = wc.ChunkReduce(
+        chunk_networks=[stage(16), stage(8)], reduce_network=wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1)
+    )
+    codes = body(wc.Codes.from_tokens(torch.randn(2, 128, zoo.DIM)))
+    assert float(codes.ratio) == 8.0 and codes.end.unique().tolist() == [32, 64, 96, 128]
+
+
+def test_empty_prompts_and_sampling():
+    model = zoo.language_model()
+    out = model.generate(torch.zeros(2, 0, dtype=torch.int64), max_new_tokens=20, temperature=0.7, top_k=3)
+    assert out.shape == (2, 20) and 0 <= out.min() and out.max() < 256
+    logits = model(out)
+    chosen = logits.gather(-1, out[..., None])
+    assert (logits > chosen).sum(-1).max() < 3
+
+
+def test_saved_codes_stand_in_for_the_past():
+    model = zoo.language_model()
+    tokens = torch.randint(256, (2, 50))
+    torch.testing.assert_close(model(tokens, codes=model.context(tokens)), model(tokens))
+    torch.testing.assert_close(model(tokens, codes=model.encode(tokens)), model(tokens))
+    assert (model(tokens, codes="hidden") - model(tokens))[:, 16:].abs().max() > 1e-4
+    assert float(model.encode(tokens[:, :48]).ratio) == 4.0
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: wc.ChunkNetwork(chunk_length=8, compressor=wc.MeanPoolCompressor(count=9)),
+            "count=9 asks for more codes than the 8 tokens",
+        ),
+        (
+            lambda: wc.ChunkNetwork(
+                chunk_length=8,
+                compressor=wc.WaveletCompressor(transform=wc.DWT1d("haar", level=4), pruner=wc.KeepLowpass(2)),
+            ),
+            "level=4 is too deep for chunk_length=8",
+        ),
+        (lambda: wc.ChunkNetwork(chunk_length=0, compressor=wc.MeanPoolCompressor(count=1)), "chunk_length=0"),
+        (
+            lambda: wc.ChunkNetwork(
+                chunk_length=8, encoder=nn.Linear(zoo.DIM, 7), compressor=wc.MeanPoolCompressor(count=1)
+            )(wc.Codes.from_tokens(torch.randn(1, 8, zoo.DIM))),
+            r"encoder Linear returned shape \(1, 8, 7\), expected \(1, 8, 16\)",
+        ),
+        (lambda: wc.TransformerBlock(dim=10, heads=4), "heads=4 does not go with dim=10"),
+        (lambda: wc.ReduceNetwork(dim=8, heads=2, layers=1, window=0), "window=0 is too small"),
+        (lambda: wc.ReduceNetwork(dim=8, heads=2, layers=1, causal=False), "window=512 looks back only"),
+        (lambda: wc.ChunkReduce(chunk_networks=[], reduce_network=nn.Identity()), "chunk_networks=.. is empty"),
+        (lambda: wc.LocalDecoder(dim=8, heads=2, layers=1, window=0), "window=0 is too small"),
+        (lambda: wc.LocalDecoder(dim=8, heads=2, layers=2, window=4, memory_layers=[2]), r"memory_layers=\[2\]"),
+        (lambda: zoo.language_model()(torch.zeros(3, dtype=torch.int64)), r"tokens has shape \(3,\)"),
+        (
+            lambda: zoo.language_model()(torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3])),
+            r"lengths has shape \(1,\), expected \(2,\)",
+        ),
+        (lambda: zoo.language_model()(torch.zeros(1, 3, dtype=torch.int64), codes="none"), "codes='none' is unknown"),
+        (lambda: generate(max_new_tokens=-1), "max_new_tokens=-1 is negative"),
+        (lambda: generate(max_new_tokens=1, temperature=-1.0), "temperature=-1.0 is negative"),
+        (lambda: generate(max_new_tokens=1, top_k=0), "top_k=0 is too small"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def generate(**arguments):
+    return zoo.language_model().generate(torch.zeros(1, 1, dtype=torch.int64), **arguments)
+
+
+def test_a_model_refuses_what_is_not_causal():
+    compressor = zoo.wavelet_compressor()
+    compressor.causal = False
+    with pytest.raises(ValueError, match="not causal"):
+        zoo.language_model(compressor)
+    with pytest.raises(ValueError, match="not causal"):
+        wc.ChunkReduceLM(
+            embedding=nn.Embedding(4, zoo.DIM),
+            body=wc.ChunkReduce(
+                chunk_networks=[wc.ChunkNetwork(chunk_length=16, compressor=zoo.wavelet_compressor())],
+                reduce_network=wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1, window=None, causal=False),
+            ),
+            decoder=nn.Identity(),
+            head=nn.Identity(),
+        )

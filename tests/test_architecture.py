@@ -1,0 +1,79 @@
+"""The rooms, from the ground up: an import may only point down."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import wavecomp
+
+ROOT = Path(wavecomp.__file__).parent
+# a room may import from itself and from the rooms before it
+FLOORS = [
+    "records",
+    "bands",
+    "wavelets",
+    "codes",
+    "positions",
+    "compressors",
+    "networks",
+    "metrics",
+    "files",
+    "training",
+    "cli",
+]
+ONLY_IN = {"lightning": {"training", "cli"}, "matplotlib": set(), "pywt": {"wavelets"}, "jsonargparse": {"files"}}
+
+
+def imports():
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts == ("__init__",):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: relative import"
+                names = [f"{node.module}.{a.name}" for a in node.names] if node.module == "wavecomp" else [node.module]
+            else:
+                continue
+            for name in names:
+                yield path, parts[0], name
+
+
+def test_every_room_has_a_floor():
+    rooms = {p.stem if p.suffix else p.name for p in ROOT.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert rooms - {"__init__"} == set(FLOORS)
+
+
+def test_arrows_point_down():
+    seen = 0
+    for path, room, name in imports():
+        if name.startswith("wavecomp."):
+            target = name.split(".")[1]
+            assert FLOORS.index(target) <= FLOORS.index(room), f"{path} imports {name}, which lies above it"
+            seen += 1
+    assert seen > 50
+
+
+def test_heavy_packages_stay_in_their_rooms():
+    for path, room, name in imports():
+        package = name.split(".")[0]
+        if package in ONLY_IN:
+            assert room in ONLY_IN[package], f"{path} imports {name}"
+
+
+def test_importing_the_library_does_not_import_what_only_some_need():
+    code = (
+        "import sys, wavecomp;"
+        "print([m for m in ('lightning', 'matplotlib', 'torchmetrics', 'jsonargparse') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_reached_from_the_top():
+    assert len(wavecomp.__all__) > 20
+    for name in wavecomp.__all__:
+        assert getattr(wavecomp, name) is not None

@@ -1,0 +1,236 @@
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import wavecomp as wc
+from wavecomp import cli
+from wavecomp.training import LanguageModelModule
+
+TINY = str(Path(__file__).parent / "tiny.yaml")
+
+
+def fit(root, *more):
+    cli.main(["fit", "--config", TINY, "--trainer.default_root_dir", str(root), *more])
+
+
+def losses(root, version):
+    with open(Path(root) / f"version_{version}" / "metrics.csv") as file:
+        return {int(row["step"]): row["train/answer_bits"] for row in csv.DictReader(file) if row["train/answer_bits"]}
+
+
+def fails(capsys, *args):
+    """Run a command that must end with one line of error and exit code 2; return that line."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(args))
+    assert stop.value.code == 2
+    return capsys.readouterr().err.strip()
+
+
+@pytest.fixture(autouse=True)
+def own_argv(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["wavecomp"])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("trained")
+    argv, sys.argv = sys.argv, ["wavecomp"]
+    fit(root)
+    sys.argv = argv
+    return root
+
+
+def test_fit_leaves_config_checkpoints_and_metrics_side_by_side(trained):
+    assert {p.name for p in (trained / "version_0").iterdir()} == {"config.yaml", "metrics.csv", "last.ckpt", "best.ckpt"}
+    with open(trained / "version_0" / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    figures = ["bits_per_byte", "compression_ratio", "context_gain", "answer_bits", "answer_accuracy"]
+    assert {f"val/{name}" for name in figures} <= set(rows[0])
+    assert {"train/bits_per_byte", "train/compression_ratio", "train/bytes_per_second"} <= set(rows[0])
+    assert {row["val/compression_ratio"] for row in rows} == {"", "4.0"}
+    last = torch.load(trained / "version_0" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 8
+
+
+def test_fit_ends_with_a_summary_whose_commands_work(tmp_path, capsys):
+    fit(tmp_path)
+    out = capsys.readouterr().out
+    for figure in ("validation bits per byte", "context gain", "compression ratio", "bytes per second"):
+        assert re.search(rf"{figure}.*  [+-]?[\d.,]+", out), figure
+    commands = out[out.index("Next:") :].splitlines()[1:]
+    assert len(commands) == 4
+    python, validate, again, _ = commands
+    checkpoint = re.search(r"wc\.load\('(.*)'\)", python).group(1)
+    assert isinstance(wc.load(checkpoint), wc.ChunkReduceLM)
+    cli.main(validate.split()[1:])
+    cli.main([*again.split()[1:], "--trainer.max_steps", "1"])
+    assert (tmp_path / "version_1").is_dir()
+
+
+def test_load_gives_the_model_that_was_trained(trained):
+    path = trained / "version_0" / "last.ckpt"
+    model = wc.load(path)
+    assert not model.training
+    state = torch.load(path, weights_only=True)["state_dict"]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[f"model.{name}"])
+    assert len(model.state_dict()) > 20
+    assert isinstance(wc.load(str(trained / "version_0")), wc.ChunkReduceLM)
+
+
+def test_validate_and_predict_read_the_checkpoint(trained, capsys):
+    path = str(trained / "version_0" / "last.ckpt")
+    for command in ("validate", "test", "predict"):
+        cli.main([command, "--config", TINY, "--ckpt_path", path, "--trainer.logger", "false"])
+    out = capsys.readouterr().out
+    assert "val/bits_per_byte" in out and "test/bits_per_byte" in out
+
+
+def test_ctrl_c_saves_and_resumes_with_the_same_losses(trained, tmp_path, monkeypatch, capsys, caplog):
+    step = LanguageModelModule.training_step
+
+    def interrupted(self, batch, batch_idx):
+        if self.global_step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batch, batch_idx)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(LanguageModelModule, "training_step", interrupted)
+        fit(tmp_path)
+    signal.signal(signal.SIGINT, handler)
+    assert stop.value.code == 130
+    assert "Resume with the same command and --ckpt_path last" in caplog.text + capsys.readouterr().err
+    assert torch.load(tmp_path / "version_0" / "last.ckpt", weights_only=True)["global_step"] == 6
+    fit(tmp_path, "--ckpt_path", "last")
+    whole, first, second = losses(trained, 0), losses(tmp_path, 0), losses(tmp_path, 1)
+    assert list(second) == [6, 7] and list(whole) == list(range(8))
+    assert {**first, **second} == whole
+    same_model(trained / "version_0", tmp_path / "version_1")
+
+
+def test_a_run_that_is_killed_resumes_from_its_last_validation(trained, tmp_path, monkeypatch):
+    step = LanguageModelModule.training_step
+
+    def killed(self, batch, batch_idx):
+        if self.global_step == 6:
+            raise MemoryError
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(LanguageModelModule, "training_step", killed)
+        fit(tmp_path)
+    fit(tmp_path, "--ckpt_path", "last")
+    whole, second = losses(trained, 0), losses(tmp_path, 1)
+    assert list(second) == [4, 5, 6, 7]
+    assert {step: whole[step] for step in second} == second
+    same_model(trained / "version_0", tmp_path / "version_1")
+
+
+def same_model(one, other):
+    mine, theirs = wc.load(one).state_dict(), wc.load(other).state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine) and mine
+
+
+def test_ls_lists_recipes_with_a_line_each(capsys):
+    cli.main(["ls"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(cli.recipes()) >= 5
+    assert all(re.match(r"\S+ +\S.*\.$", line) for line in lines), lines
+
+
+def test_cp_copies_a_recipe_and_never_overwrites(tmp_path, capsys):
+    cli.main(["cp", "copy", str(tmp_path / "mine.yaml")])
+    assert (tmp_path / "mine.yaml").read_text() == cli.recipe_path("copy").read_text()
+    assert "exists already" in fails(capsys, "cp", "copy", str(tmp_path / "mine.yaml"))
+    cli.main(["cp", "copy", str(tmp_path)])
+    assert (tmp_path / "copy.yaml").is_file()
+
+
+def test_names_of_recipes_become_paths():
+    path = str(cli.recipe_path("copy"))
+    assert cli.with_recipe_paths(["fit", "--config", "copy", "-c", "copy", "--config=copy"]) == [
+        "fit", "--config", path, "-c", path, f"--config={path}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["fit", "--config", "quickstrat"], "config 'quickstrat' is neither a recipe nor a file; recipes: .*quickstart"),
+        (["train"], "command 'train' is unknown"),
+        (["ls", "x"], "wrong arguments for ls"),
+        (["cp", "copy"], "wrong arguments for cp"),
+        (["fit", "--config", TINY, "--ckpt_path", "nowhere.ckpt"], "checkpoint nowhere.ckpt does not exist"),
+        (["fit", "--config", TINY, "--data.init_args.batch_size", "0"], "batch_size=0 is too small"),
+        (["fit", "--config", TINY, "--model.init_args.learning_rate", "-1"], "learning_rate=-1.0"),
+        (["fit", "--config", TINY, "--trainer.max_stepz", "3"], "max_stepz"),
+        (["fit", "--config", TINY, "--data", "wavecomp.training.TextDataModule", "--data.source", "none"], "names no file"),
+    ],
+)
+def test_errors_are_named_and_exit_with_2(args, message, capsys):
+    assert re.search(message, fails(capsys, *args))
+
+
+@pytest.mark.parametrize(
+    "place, key",
+    [
+        (("trainer",), "max_stepz"),
+        (("model", "init_args"), "learning_rat"),
+        (("model", "init_args", "model", "init_args", "body", "init_args", "reduce_network", "init_args"), "windw"),
+        (("data", "init_args"), "symbls"),
+    ],
+)
+def test_a_misspelt_recipe_key_is_named(place, key, tmp_path, capsys):
+    recipe = yaml.safe_load(Path(TINY).read_text())
+    node = recipe
+    for name in place:
+        node = node[name]
+    node[key] = 3
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(recipe))
+    assert key in fails(capsys, "fit", "--config", str(tmp_path / "bad.yaml"))
+
+
+def test_a_bad_value_deep_in_a_recipe_is_named(tmp_path, capsys):
+    text = Path(TINY).read_text()
+    for good, bad, message in (
+        ("filter_bank: haar", "filter_bank: wavy", "wavelet='wavy' is not a discrete wavelet"),
+        ("haar, level: 2", "haar, level: 7", "level=7 is too deep for chunk_length=16|level=7"),
+        ("count: 4", "count: 99", "count=99 asks for more codes than the 16 coefficients"),
+        ("length: 32", "length: 0", "length=0"),
+    ):
+        assert good in text
+        (tmp_path / "bad.yaml").write_text(text.replace(good, bad))
+        assert re.search(message, fails(capsys, "fit", "--config", str(tmp_path / "bad.yaml"))), message
+
+
+def test_a_damaged_checkpoint_is_refused(trained, tmp_path, capsys):
+    whole = (trained / "version_0" / "last.ckpt").read_bytes()
+    for content in (b"", b"text", whole[: len(whole) // 2]):
+        (tmp_path / "bad.ckpt").write_bytes(content)
+        assert "bad.ckpt is damaged" in fails(capsys, "fit", "--config", TINY, "--ckpt_path", str(tmp_path / "bad.ckpt"))
+
+
+def test_last_without_a_run_says_where_it_looked(tmp_path, capsys):
+    error = fails(
+        capsys, "fit", "--config", TINY, "--trainer.default_root_dir", str(tmp_path), "--ckpt_path", "last"
+    )
+    assert f"no run below {tmp_path} has a last.ckpt" in error
+
+
+def test_help_needs_no_recipe(capsys):
+    cli.main([])
+    assert "usage: wavecomp" in capsys.readouterr().out
+
+
+def test_console_script_is_installed():
+    out = subprocess.run([Path(sys.executable).parent / "wavecomp", "ls"], capture_output=True, text=True, check=True)
+    assert "quickstart" in out.stdout

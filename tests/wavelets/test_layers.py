@@ -1,0 +1,134 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import wavecomp as wc
+
+
+def step_by_step(transform, x):
+    """The slow truth: one bank after another."""
+    details = []
+    banks = list(transform.filter_banks) * (transform.level if len(transform.filter_banks) == 1 else 1)
+    for bank in banks:
+        x, detail = bank.analysis(x)
+        details.insert(0, detail)
+    return torch.cat([x, *details], dim=-2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(length=st.integers(2, 70), wavelet=st.sampled_from(["haar", "db2", "db4", "bior2.2", "bior4.4"]), data=st.data())
+def test_the_matrix_is_the_cascade_in_value_and_gradient(length, wavelet, data):
+    level = data.draw(st.integers(1, length.bit_length() - 1))
+    transform = wc.DWT1d(wavelet, level=level)
+    x = torch.randn(2, 3, length, 5, dtype=torch.float64, requires_grad=True)
+    bands = transform(x)
+    slow = step_by_step(transform, x)
+    torch.testing.assert_close(bands.values, slow)
+    upstream = torch.randn_like(slow)
+    for mine, truth in zip(torch.autograd.grad(bands.values, x, upstream), torch.autograd.grad(slow, x, upstream)):
+        torch.testing.assert_close(mine, truth)
+    torch.testing.assert_close(transform.inverse(bands), x, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("wavelet", ["haar", "db2", "bior2.2"])
+@pytest.mark.parametrize("length", [8, 13, 16, 63])
+def test_ragged_tails_are_exact_and_equal_the_short_chunk_alone(wavelet, length):
+    transform = wc.DWT1d(wavelet, level=3)
+    lengths = torch.tensor([[length, n] for n in range(length + 1)])
+    x = torch.randn(length + 1, 2, length, 3, dtype=torch.float64)
+    mask = torch.arange(length) < lengths[..., None]
+    x[~mask] = torch.nan
+    bands = transform(x, lengths)
+    assert not bands.values[~bands.mask].any()
+    assert torch.equal(bands.mask.sum(-1), lengths)
+    torch.testing.assert_close(transform.inverse(bands), torch.where(mask[..., None], x, 0), rtol=0, atol=1e-9)
+    for n in range(1, length + 1):
+        alone = step_by_step(transform, x[n, 1:, :n])
+        torch.testing.assert_close(bands.values[n, 1][bands.mask[n, 1]], alone[0], rtol=0, atol=1e-12)
+
+
+def test_rows_without_a_chunk_axis_may_all_be_short():
+    transform = wc.DWT1d("db2", level=2)
+    lengths = torch.tensor([9, 4, 0, 1])
+    x = torch.randn(4, 9, 2, dtype=torch.float64)
+    x[torch.arange(9) >= lengths[:, None]] = torch.nan
+    back = transform.inverse(transform(x, lengths))
+    torch.testing.assert_close(back, torch.nan_to_num(x), rtol=0, atol=1e-12)
+
+
+def test_inverse_to_a_level_is_the_approximation_there():
+    x = torch.randn(2, 1, 32, 3, dtype=torch.float64)
+    bands = wc.DWT1d("db2", level=4)(x)
+    for level in range(5):
+        coarse = wc.DWT1d("db2", level=4).inverse(bands, to_level=level)
+        expected = x if level == 0 else wc.DWT1d("db2", level=level)(x).values[..., : 32 >> level, :]
+        torch.testing.assert_close(coarse, expected, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="to_level=5 is out of range; allowed: 0 to 4"):
+        wc.DWT1d("db2", level=4).inverse(bands, to_level=5)
+
+
+def test_a_bank_per_level():
+    transform = wc.DWT1d(["haar", "db2"], level=2)
+    x = torch.randn(1, 1, 16, 2, dtype=torch.float64)
+    torch.testing.assert_close(transform(x).values, step_by_step(transform, x))
+    torch.testing.assert_close(transform.inverse(transform(x)), x)
+
+
+def test_energy_adds_up_and_constants_have_no_details():
+    transform = wc.DWT1d("db2", level=3)
+    x = torch.randn(2, 3, 24, 5)
+    energy = transform(x).energy()
+    assert energy.shape == (2, 3, 4)
+    torch.testing.assert_close(energy.sum(-1), x.square().sum((-1, -2)))
+    assert transform(torch.ones(1, 1, 24, 5)).energy()[..., 1:].max() < 1e-9
+
+
+def test_layout_names_every_coefficient():
+    layout = wc.DWT1d("haar", level=2).layout(8)
+    assert layout.names == ("cA2", "cD2", "cD1")
+    assert layout.level.tolist() == [2, 2, 2, 2, 1, 1, 1, 1]
+    assert layout.index.tolist() == [0, 1, 0, 1, 0, 1, 2, 3]
+    assert layout.position.tolist() == [1.5, 5.5, 1.5, 5.5, 0.5, 2.5, 4.5, 6.5]
+    assert layout.support.tolist() == [4.0] * 4 + [2.0] * 4
+    assert layout.frequency.tolist() == [1 / 16] * 2 + [3 / 16] * 2 + [3 / 8] * 4
+    assert len(layout) == 8
+
+
+def test_positions_are_the_centroids_of_the_rows():
+    transform = wc.DWT1d("db4", level=4)
+    matrix = transform.analysis_matrix(64, torch.empty(0, dtype=torch.float64))
+    power = matrix.square()
+    centroid = (power * torch.arange(64)).sum(-1) / power.sum(-1)
+    torch.testing.assert_close(transform.layout(64).position.double(), centroid, rtol=0, atol=1e-4)
+
+
+def test_half_precision_stays_close():
+    x = torch.randn(2, 2, 64, 8)
+    transform = wc.DWT1d("db4", level=3)
+    exact = transform(x.double()).values
+    for dtype, bound in ((torch.bfloat16, 2e-2), (torch.float16, 2e-3), (torch.float32, 1e-6)):
+        values = transform(x.to(dtype)).values
+        assert values.dtype == dtype
+        assert (values.double() - exact).abs().max() <= bound * exact.abs().max()
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: wc.DWT1d("haar", level=0), ValueError, "level=0 is too small"),
+        (lambda: wc.DWT1d(["haar"], level=2), ValueError, "filter_bank lists 1 banks for level=2"),
+        (lambda: wc.DWT1d("haar", level=4).layout(8), ValueError, r"level=4 is too deep for chunk_length=8; .* = 3"),
+        (lambda: wc.DWT1d("haar", level=4)(torch.randn(1, 8, 2)), ValueError, "level=4 is too deep for chunk_length=8"),
+        (lambda: wc.DWT1d("haar", level=1)(torch.randn(8, 2)), ValueError, r"x has shape \(8, 2\); allowed"),
+        (lambda: wc.DWT1d("haar", level=1)(torch.ones(1, 8, 2).long()), TypeError, "int64; allowed: floating point"),
+        (
+            lambda: wc.DWT1d("haar", level=1)(torch.randn(1, 8, 2), torch.tensor([8, 8])),
+            ValueError,
+            r"lengths has shape \(2,\), expected \(1,\)",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
