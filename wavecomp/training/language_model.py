@@ -108,7 +108,7 @@ class LanguageModelModule(L.LightningModule):
             betas=self.betas,
         )
         steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):
+        if not 0 < steps < math.inf:
             raise ValueError("trainer.max_steps=-1 leaves the cosine without an end; give a number of steps")
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step, int(steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

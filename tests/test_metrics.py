@@ -1,0 +1,40 @@
+import math
+
+import pytest
+import torch
+
+import wavecomp as wc
+from wavecomp.metrics import BitsPerByte, CompressionRatio, ContextGain
+
+
+def test_bits_per_byte_is_a_mean_over_bytes_not_over_batches():
+    metric = BitsPerByte()
+    metric.update(torch.full((1, 3), math.log(2)))
+    metric.update(torch.full((2, 8), 3 * math.log(2)), torch.arange(8).expand(2, 8) < torch.tensor([[8], [1]]))
+    assert float(metric.compute()) == pytest.approx((3 * 1 + 9 * 3) / 12)
+
+
+def test_masked_bytes_may_be_anything():
+    metric = BitsPerByte()
+    metric.update(torch.tensor([[math.log(2), torch.nan]]), torch.tensor([[True, False]]))
+    assert float(metric.compute()) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match=r"mask has shape \(1, 1\), nats \(1, 2\)"):
+        metric.update(torch.zeros(1, 2), torch.ones(1, 1) > 0)
+
+
+def test_context_gain_is_hidden_minus_seen_and_resets():
+    metric = ContextGain()
+    for _ in range(2):
+        metric.update(torch.full((1, 4), math.log(2)), torch.full((1, 4), 3 * math.log(2)))
+        assert float(metric.compute()) == pytest.approx(2.0)
+        metric.reset()
+    metric.update(torch.zeros(1, 1), torch.zeros(1, 1))
+    assert float(metric.compute()) == 0.0
+
+
+def test_ratio_is_sum_over_sum():
+    metric = CompressionRatio()
+    network = wc.ChunkNetwork(chunk_length=8, compressor=wc.MeanPoolCompressor(count=2))
+    metric.update(network(wc.Codes.from_tokens(torch.randn(1, 80, 4))))
+    metric.update(wc.Codes.from_tokens(torch.randn(1, 20, 4)))
+    assert float(metric.compute()) == pytest.approx(100 / 40)

@@ -1,0 +1,219 @@
+import os
+import subprocess
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from wavecomp.training import CopyDataModule, RecallDataModule, TextDataModule
+from wavecomp.training.data import Sample
+from wavecomp.training.data.samples import collate
+from wavecomp.training.data.text import find_files
+
+
+def write(folder, **files):
+    for name, content in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(folder)
+
+
+def text(count, seed=0):
+    return np.random.default_rng(seed).integers(256, size=count, dtype=np.uint8).tobytes()
+
+
+def validation_bytes(data):
+    rows = [data.validation_set()[i].tokens for i in range(len(data.validation_set()))]
+    return bytes(torch.cat(rows).tolist())
+
+
+def test_one_file_is_split_by_its_tail_and_every_byte_of_it_counts(tmp_path):
+    content = text(1000)
+    data = TextDataModule(source=write(tmp_path, a=content) + "/a", length=64, validation_share=0.25, batch_size=2)
+    assert validation_bytes(data) == content[750:]
+    for index in range(50):
+        sample = bytes(data.train_sample(index).tokens.tolist())
+        assert len(sample) == 64 and sample in content[:750]
+
+
+def test_several_files_are_split_by_file_the_same_way_anywhere(tmp_path):
+    files = {f"f{i}": text(500, seed=i) for i in range(10)}
+    splits = []
+    for place in ("one", "two"):
+        data = TextDataModule(source=write(tmp_path / place, **files), length=64, validation_share=0.2)
+        splits.append([piece.path.name for piece in data.validation.pieces])
+        assert len(data.validation) >= 0.2 * 5000 and not set(splits[-1]) & {p.path.name for p in data.train.pieces}
+    assert splits[0] == splits[1] and len(splits[0]) in (2, 3)
+    joined = b"".join(files[name] for name in splits[0])
+    assert validation_bytes(data) == joined
+
+
+def test_samples_run_on_from_file_to_file(tmp_path):
+    files = {f"f{i}": text(7, seed=i) for i in range(30)}
+    data = TextDataModule(source=write(tmp_path, **files), length=40, validation_share=0.3)
+    joined = b"".join(files[piece.path.name] for piece in data.train.pieces)
+    for index in range(30):
+        assert bytes(data.train_sample(index).tokens.tolist()) in joined
+
+
+def test_validation_samples_lie_at_even_distances(tmp_path):
+    data = TextDataModule(
+        source=write(tmp_path, a=text(10_000)) + "/a", length=100, validation_share=0.5, validation_samples=5
+    )
+    content = data.validation.read(0, 5000).tobytes()
+    assert validation_bytes(data) == b"".join(content[i * 1000 : i * 1000 + 100] for i in range(5))
+
+
+def test_source_may_be_a_glob_a_folder_or_the_standard_library(tmp_path):
+    write(tmp_path, **{"a.txt": "x", "b.py": "y", "c__d.txt": "z", "e.txt": ""})
+    assert [p.name for p in find_files(str(tmp_path))] == ["a.txt", "b.py", "d.txt"]
+    assert [p.name for p in find_files(str(tmp_path / "**" / "*.txt"))] == ["a.txt", "d.txt"]
+    stdlib = find_files("python-stdlib")
+    assert len(stdlib) > 100 and all(p.suffix == ".py" and "test" not in p.parts for p in stdlib)
+
+
+@pytest.mark.parametrize(
+    "files, arguments, error, message",
+    [
+        ({}, {}, FileNotFoundError, "names no file"),
+        ({"a": "", "b": ""}, {}, ValueError, "holds no bytes: .*/a, .*/b"),
+        ({"a": "abc"}, {"length": 64}, ValueError, "holds 3 bytes for training, too few for one sample of length=64"),
+        ({"a": text(1000)}, {"length": 200}, ValueError, "holds 100 bytes for validation, too few"),
+        ({"a": text(1000)}, {"length": 0}, ValueError, "length=0 is too small"),
+        ({"a": text(1000)}, {"validation_share": 1.0}, ValueError, "validation_share=1.0 is out of range"),
+        ({"a": text(1000)}, {"validation_samples": 0}, ValueError, "validation_samples=0"),
+        ({"a": text(1000)}, {"batch_size": 0}, ValueError, "batch_size=0"),
+        ({"a": text(1000)}, {"num_workers": -1}, ValueError, "num_workers=-1"),
+        ({"a": text(1000)}, {"seed": -1}, ValueError, "seed=-1 is negative"),
+    ],
+)
+def test_bad_text_is_named(tmp_path, files, arguments, error, message):
+    source = write(tmp_path, **files)
+    with pytest.raises(error, match=message):
+        TextDataModule(**{"source": source, "length": 64, **arguments})
+
+
+def test_an_unreadable_file_is_named(tmp_path, monkeypatch):
+    source = write(tmp_path, a=text(100), secret=text(100))
+    if os.geteuid() == 0:  # root reads everything: let the operating system refuse by other means
+        from pathlib import Path
+
+        opened = Path.open
+
+        def refuse(self, *args, **kwargs):
+            if self.name == "secret":
+                raise PermissionError(13, "Permission denied")
+            return opened(self, *args, **kwargs)
+
+        monkeypatch.setattr(Path, "open", refuse)
+    else:
+        (tmp_path / "secret").chmod(0)
+    with pytest.raises(OSError, match="cannot read .*secret: Permission denied"):
+        TextDataModule(source=source, length=16)
+
+
+def test_many_files_do_not_run_out_of_handles(tmp_path):
+    write(tmp_path, **{f"f{i}": text(20, seed=i) for i in range(400)})
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200));"
+        "from wavecomp.training import TextDataModule;"
+        f"data = TextDataModule(source={str(tmp_path)!r}, length=500);"
+        "[data.train_sample(i) for i in range(100)]"
+    )
+    subprocess.run([os.sys.executable, "-c", code], check=True)
+
+
+def test_copy_repeats_and_asks_for_the_second_half():
+    data = CopyDataModule(symbols=16, length=128, batch_size=4)
+    sample = data.train_sample(3)
+    assert torch.equal(sample.tokens[:128], sample.tokens[128:]) and sample.tokens.max() < 16
+    assert sample.answers.tolist() == [False] * 128 + [True] * 128
+    assert torch.equal(sample.tokens, data.train_sample(3).tokens)
+    assert not torch.equal(sample.tokens, data.train_sample(4).tokens)
+    other = CopyDataModule(symbols=16, length=128, batch_size=4, seed=1)
+    assert not torch.equal(sample.tokens, other.train_sample(3).tokens)
+    assert torch.equal(data.validation_set()[5].tokens, other.validation_set()[5].tokens)
+
+
+def test_the_copy_curriculum_ends_at_full_length():
+    data = CopyDataModule(length=128, batch_size=4, curriculum=40, shortest=32, step=32)
+    lengths = [len(data.train_sample(i).tokens) // 2 for i in range(60)]
+    assert lengths[0] == 32 and lengths == sorted(lengths) and set(lengths) == {32, 64, 96, 128}
+    assert all(len(set(lengths[i : i + 4])) == 1 for i in range(0, 60, 4)) and lengths[40] == 128
+
+
+def test_recall_asks_for_every_key_once_and_answers_are_in_the_story():
+    data = RecallDataModule(keys=12, length=200)
+    for index in range(20):
+        sample = data.train_sample(index)
+        raw = bytes(sample.tokens.tolist())
+        story, questions = raw[:200], raw[200:]
+        facts = {story[i + 1 : i + 3]: story[i + 3 : i + 5] for i in range(200) if story[i : i + 1] == b"="}
+        asked = {questions[i + 1 : i + 3]: questions[i + 3 : i + 5] for i in range(0, 60, 5)}
+        assert len(facts) == 12 and asked == facts and story.count(b"=") == 12 and questions.count(b"?") == 12
+        assert sample.answers.sum() == 24
+        assert bytes(sample.tokens[sample.answers].tolist()) == b"".join(asked.values())
+
+
+def test_the_recall_curriculum_grows_in_steps():
+    data = RecallDataModule(keys=8, length=160, batch_size=2, curriculum=16, steps=4)
+    assert [len(data.train_sample(i).tokens) for i in range(0, 20, 2)] == [50, 50, 100, 100, 150, 150, 200, 200, 200, 200]
+    assert len(data.validation_set()[0].tokens) == 200
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: CopyDataModule(symbols=1), "symbols=1 is out of range; allowed: 2 to 256"),
+        (lambda: CopyDataModule(symbols=257), "symbols=257"),
+        (lambda: CopyDataModule(length=0), "length=0"),
+        (lambda: RecallDataModule(keys=0), "keys=0 is out of range"),
+        (lambda: RecallDataModule(keys=12, length=59), "length=59 does not hold keys=12; allowed: 60"),
+        (lambda: RecallDataModule(curriculum=-1), "curriculum=-1"),
+        (lambda: collate([Sample(torch.tensor([3, 256]))]), "out of range: 3 to 256; allowed: at least one, 0 to 255"),
+        (lambda: collate([Sample(torch.tensor([-1]))]), "out of range: -1 to -1"),
+        (lambda: collate([Sample(torch.tensor([], dtype=torch.int64))]), "out of range: none"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_collate_pads_ragged_rows_only():
+    whole = collate([Sample(torch.arange(3)), Sample(torch.arange(3))])
+    assert whole["lengths"] is None and whole["answers"] is None and whole["tokens"].shape == (2, 3)
+    ragged = collate([Sample(torch.arange(3), torch.ones(3) > 0), Sample(torch.arange(2), torch.ones(2) > 0)])
+    assert ragged["lengths"].tolist() == [3, 2] and ragged["answers"].tolist() == [[True] * 3, [True, True, False]]
+
+
+def test_workers_serve_what_one_process_serves():
+    def first(workers):
+        data = CopyDataModule(length=8, batch_size=3)
+        data.num_workers = workers
+        loader = iter(data.train_dataloader())
+        assert isinstance(data.train_dataloader(), DataLoader)
+        return torch.stack([next(loader)["tokens"] for _ in range(5)])
+
+    assert torch.equal(first(0), first(2))
+
+
+def test_ranks_take_different_samples():
+    class Trainer:
+        global_rank, world_size = 1, 2
+
+    data = CopyDataModule(length=8, batch_size=3)
+    data.trainer = Trainer()
+    batch = next(iter(data.train_dataloader()))
+    assert torch.equal(batch["tokens"], torch.stack([data.train_sample(i).tokens for i in (1, 3, 5)]))
+    assert isinstance(data, L.LightningDataModule)
+
+
+def test_a_stream_that_resumes_goes_on_where_it_stopped():
+    data = CopyDataModule(length=8, batch_size=3)
+    data.load_state_dict({"samples": 6})
+    batch = next(iter(data.train_dataloader()))
+    assert torch.equal(batch["tokens"], torch.stack([data.train_sample(i).tokens for i in (6, 7, 8)]))
