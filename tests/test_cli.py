@@ -117,22 +117,38 @@ def test_ctrl_c_saves_and_resumes_with_the_same_losses(trained, tmp_path, monkey
     same_model(trained / "version_0", tmp_path / "version_1")
 
 
-def test_a_run_that_is_killed_resumes_from_its_last_validation(trained, tmp_path, monkeypatch):
+def killed_at(last):
     step = LanguageModelModule.training_step
 
     def killed(self, batch, batch_idx):
-        if self.global_step == 6:
+        if self.global_step == last:
             raise MemoryError
         return step(self, batch, batch_idx)
 
+    return killed
+
+
+def test_a_run_that_is_killed_resumes_from_its_last_validation(trained, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(LanguageModelModule, "training_step", killed)
+        patch.setattr(LanguageModelModule, "training_step", killed_at(6))
         fit(tmp_path)
     fit(tmp_path, "--ckpt_path", "last")
     whole, second = losses(trained, 0), losses(tmp_path, 1)
     assert list(second) == [4, 5, 6, 7]
     assert {step: whole[step] for step in second} == second
     same_model(trained / "version_0", tmp_path / "version_1")
+
+
+def test_the_last_checkpoint_is_kept_when_validation_gets_worse(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(LanguageModelModule, "training_step", killed_at(7))
+        fit(tmp_path, "--model.init_args.learning_rate", "3", "--trainer.val_check_interval", "2")
+    with open(tmp_path / "version_0" / "metrics.csv") as file:
+        loss = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    best = 2 * (loss.index(min(loss)) + 1)
+    assert len(loss) == 3 and best < 6
+    for name, step in (("last.ckpt", 6), ("best.ckpt", best)):
+        assert torch.load(tmp_path / "version_0" / name, weights_only=True)["global_step"] == step
 
 
 def same_model(one, other):

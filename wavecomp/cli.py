@@ -160,7 +160,7 @@ class Cli(LightningCLI):
         if self.subcommand == "fit":
             logger = CSVLogger(root, name="")
             kwargs["logger"] = self._loggers(logger)
-            extra = [BytesPerSecond(), SafeStop(), _checkpoints(logger.log_dir)]
+            extra = [BytesPerSecond(), SafeStop(), *_checkpoints(logger.log_dir)]
         self.trainer_defaults["callbacks"] = extra
         return super().instantiate_trainer(**kwargs)
 
@@ -178,14 +178,11 @@ class Cli(LightningCLI):
             print(summary(self.trainer, path))
 
 
-def _checkpoints(folder: str) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor="val/bits_per_byte",
-        save_last=True,
-        enable_version_counter=False,
-    )
+def _checkpoints(folder: str) -> list[ModelCheckpoint]:
+    """``last.ckpt`` after every validation, to resume from, and the ``best.ckpt`` by validation loss."""
+    last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
+    best = ModelCheckpoint(dirpath=folder, filename="best", monitor="val/loss", enable_version_counter=False)
+    return [last, best]
 
 
 def newest_checkpoint(root: Path) -> Path:

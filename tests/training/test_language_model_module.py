@@ -33,7 +33,8 @@ def test_validation_measures_what_the_definitions_say(tmp_path):
         right = module.model(tokens).argmax(-1) == tokens
     expected = {
         "val/bits_per_byte": bits.mean(),
-        "val/context_gain": (hidden - bits).mean(),
+        "val/loss": bits[:, 24:].mean(),
+        "val/context_gain": (hidden - bits)[:, 24:].mean(),
         "val/compression_ratio": 4.0,
         "val/answer_bits": bits[:, 24:].mean(),
         "val/answer_bits_hidden": hidden[:, 24:].mean(),

@@ -81,11 +81,10 @@ class SafeStop(Callback):
 
 
 def save_last(trainer: L.Trainer) -> Path | None:
-    """Write ``last.ckpt`` as of now, where the trainer's ``ModelCheckpoint`` keeps it."""
+    """Write the trainer's first checkpoint as of now: the one to resume from."""
     callback = trainer.checkpoint_callback
     if not isinstance(callback, ModelCheckpoint) or callback.dirpath is None:
         return None
-    path = Path(callback.dirpath) / f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"
-    callback.last_model_path = str(path)
+    path = Path(callback.dirpath) / f"{callback.filename}{callback.FILE_EXTENSION}"
     trainer.save_checkpoint(path, weights_only=False)
     return path

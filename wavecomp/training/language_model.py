@@ -21,7 +21,9 @@ class LanguageModelModule(L.LightningModule):
     """Trains a language model on next bytes, or on the answers of a task, with AdamW, warm-up and a cosine.
 
     Logs ``bits_per_byte``, ``compression_ratio``, ``context_gain`` and, where a batch marks answers, ``answer_bits``
-    and ``answer_accuracy``, under ``train/``, ``val/`` and ``test/``.
+    and ``answer_accuracy``, under ``train/``, ``val/`` and ``test/``. Where a batch marks answers,
+    the context gain is theirs. ``loss`` is what is trained on, in bits: the answers where there are any, all bytes
+    otherwise.
 
     Args:
         model: predicts token t from the tokens before it.
@@ -126,10 +128,11 @@ class LanguageModelModule(L.LightningModule):
         hidden, _ = self._read(batch, codes.hidden())
         valid, asked = self._valid(batch), self._asked(batch)
         metrics = self.metrics[f"{stage}_"]
+        metrics["loss"].update(nats, asked)
         metrics["bits_per_byte"].update(nats, valid)
-        metrics["context_gain"].update(nats, hidden, valid)
+        metrics["context_gain"].update(nats, hidden, asked)
         metrics["compression_ratio"].update(codes)
-        names = ["bits_per_byte", "context_gain", "compression_ratio"]
+        names = ["loss", "bits_per_byte", "context_gain", "compression_ratio"]
         if batch["answers"] is not None:
             metrics["answer_bits"].update(nats, asked)
             metrics["answer_bits_hidden"].update(hidden, asked)
@@ -170,6 +173,7 @@ def _mean(nats: Tensor, mask: Tensor) -> Tensor:
 def _metrics() -> nn.ModuleDict:
     return nn.ModuleDict(
         {
+            "loss": BitsPerByte(),
             "bits_per_byte": BitsPerByte(),
             "context_gain": ContextGain(),
             "compression_ratio": CompressionRatio(),
