@@ -43,7 +43,9 @@ def imports():
 
 
 def test_every_room_has_a_floor():
-    rooms = {p.stem if p.suffix else p.name for p in ROOT.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    rooms = {
+        p.stem if p.suffix else p.name for p in ROOT.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
+    }
     assert rooms - {"__init__"} == set(FLOORS)
 
 

@@ -49,7 +49,12 @@ def trained(tmp_path_factory):
 
 
 def test_fit_leaves_config_checkpoints_and_metrics_side_by_side(trained):
-    assert {p.name for p in (trained / "version_0").iterdir()} == {"config.yaml", "metrics.csv", "last.ckpt", "best.ckpt"}
+    assert {p.name for p in (trained / "version_0").iterdir()} == {
+        "config.yaml",
+        "metrics.csv",
+        "last.ckpt",
+        "best.ckpt",
+    }
     with open(trained / "version_0" / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
     figures = ["bits_per_byte", "compression_ratio", "context_gain", "answer_bits", "answer_accuracy"]
@@ -181,7 +186,10 @@ def test_names_of_recipes_become_paths():
 @pytest.mark.parametrize(
     "args, message",
     [
-        (["fit", "--config", "quickstrat"], "config 'quickstrat' is neither a recipe nor a file; recipes: .*quickstart"),
+        (
+            ["fit", "--config", "quickstrat"],
+            "config 'quickstrat' is neither a recipe nor a file; recipes: .*quickstart",
+        ),
         (["train"], "command 'train' is unknown"),
         (["ls", "x"], "wrong arguments for ls"),
         (["cp", "copy"], "wrong arguments for cp"),
@@ -189,7 +197,10 @@ def test_names_of_recipes_become_paths():
         (["fit", "--config", TINY, "--data.init_args.batch_size", "0"], "batch_size=0 is too small"),
         (["fit", "--config", TINY, "--model.init_args.learning_rate", "-1"], "learning_rate=-1.0"),
         (["fit", "--config", TINY, "--trainer.max_stepz", "3"], "max_stepz"),
-        (["fit", "--config", TINY, "--data", "wavecomp.training.TextDataModule", "--data.source", "none"], "names no file"),
+        (
+            ["fit", "--config", TINY, "--data", "wavecomp.training.TextDataModule", "--data.source", "none"],
+            "names no file",
+        ),
     ],
 )
 def test_errors_are_named_and_exit_with_2(args, message, capsys):
@@ -232,13 +243,13 @@ def test_a_damaged_checkpoint_is_refused(trained, tmp_path, capsys):
     whole = (trained / "version_0" / "last.ckpt").read_bytes()
     for content in (b"", b"text", whole[: len(whole) // 2]):
         (tmp_path / "bad.ckpt").write_bytes(content)
-        assert "bad.ckpt is damaged" in fails(capsys, "fit", "--config", TINY, "--ckpt_path", str(tmp_path / "bad.ckpt"))
+        assert "bad.ckpt is damaged" in fails(
+            capsys, "fit", "--config", TINY, "--ckpt_path", str(tmp_path / "bad.ckpt")
+        )
 
 
 def test_last_without_a_run_says_where_it_looked(tmp_path, capsys):
-    error = fails(
-        capsys, "fit", "--config", TINY, "--trainer.default_root_dir", str(tmp_path), "--ckpt_path", "last"
-    )
+    error = fails(capsys, "fit", "--config", TINY, "--trainer.default_root_dir", str(tmp_path), "--ckpt_path", "last")
     assert f"no run below {tmp_path} has a last.ckpt" in error
 
 

@@ -70,7 +70,10 @@ def test_a_second_stage_measures_in_tokens():
     "call, message",
     [
         (lambda: wc.Codes.from_tokens(torch.randn(2, 5)), r"embeddings has shape \(2, 5\)"),
-        (lambda: wc.Codes.from_tokens(torch.randn(2, 5, 1), torch.tensor([5])), r"lengths has shape \(1,\), expected \(2,\)"),
+        (
+            lambda: wc.Codes.from_tokens(torch.randn(2, 5, 1), torch.tensor([5])),
+            r"lengths has shape \(1,\), expected \(2,\)",
+        ),
     ],
 )
 def test_bad_input_is_named(call, message):

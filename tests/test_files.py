@@ -10,14 +10,22 @@ from wavecomp.files import read_checkpoint
 
 
 def save(folder, state, model="wavecomp.DWT1d"):
-    config = {"model": {"init_args": {"model": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 2, "out_features": 3}}}}}
+    config = {
+        "model": {
+            "init_args": {
+                "model": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 2, "out_features": 3}}
+            }
+        }
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     torch.save({"state_dict": state}, folder / "last.ckpt")
 
 
 def test_load_rebuilds_from_the_config(tmp_path):
     linear = torch.nn.Linear(2, 3)
-    save(tmp_path, {f"model.{name}": value for name, value in linear.state_dict().items()} | {"metrics.x": torch.ones(1)})
+    save(
+        tmp_path, {f"model.{name}": value for name, value in linear.state_dict().items()} | {"metrics.x": torch.ones(1)}
+    )
     loaded = wc.load(tmp_path)
     assert torch.equal(loaded.weight, linear.weight) and not loaded.training
 
@@ -44,7 +52,9 @@ def test_what_does_not_fit_is_named(tmp_path):
     (tmp_path / "config.yaml").write_text("model: 3")
     with pytest.raises(ValueError, match="has no entry model.init_args.model"):
         wc.load(tmp_path)
-    (tmp_path / "config.yaml").write_text("model: {init_args: {model: {class_path: os.system, init_args: {command: ls}}}}")
+    (tmp_path / "config.yaml").write_text(
+        "model: {init_args: {model: {class_path: os.system, init_args: {command: ls}}}}"
+    )
     with pytest.raises(ValueError, match="does not describe a model"):
         wc.load(tmp_path)
     (tmp_path / "config.yaml").unlink()

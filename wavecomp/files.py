@@ -69,7 +69,9 @@ def build(config: str | Path) -> nn.Module:
     """
     config = Path(config)
     if not config.is_file():
-        raise FileNotFoundError(f"config {config} does not exist; a model is rebuilt from the config beside its checkpoint")
+        raise FileNotFoundError(
+            f"config {config} does not exist; a model is rebuilt from the config beside its checkpoint"
+        )
     try:
         settings = yaml.safe_load(config.read_text())["model"]["init_args"]["model"]
     except (yaml.YAMLError, KeyError, TypeError) as error:

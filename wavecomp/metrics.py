@@ -23,6 +23,8 @@ class BitsPerByte(Metric):
 
     higher_is_better = False
     full_state_update = False
+    nats: Tensor
+    bytes: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,6 +93,8 @@ class CompressionRatio(Metric):
 
     higher_is_better = True
     full_state_update = False
+    tokens: Tensor
+    codes: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import torch
 from torch.utils import _pytree as pytree
@@ -18,7 +18,7 @@ def record(cls: type[T]) -> type[T]:
     Fields named in ``cls.static`` are part of the tree's structure, not leaves.
     """
     cls = dataclass(frozen=True, eq=False)(cls)
-    leaves = [f.name for f in fields(cls) if f.name not in cls.static]
+    leaves = [f.name for f in fields(cls) if f.name not in cls.static]  # type: ignore[arg-type]
 
     def flatten(value: T) -> tuple[list[Any], tuple[Any, ...]]:
         return [getattr(value, name) for name in leaves], tuple(getattr(value, name) for name in cls.static)
@@ -36,7 +36,7 @@ def record(cls: type[T]) -> type[T]:
 class Record:
     """Base of the data types: ``to`` and ``replace``."""
 
-    static: tuple[str, ...] = ()
+    static: ClassVar[tuple[str, ...]] = ()
 
     def to(self: T, *args: Any, **kwargs: Any) -> T:
         """Move or cast like ``Tensor.to``; a dtype reaches floating-point fields only."""

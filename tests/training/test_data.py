@@ -160,7 +160,18 @@ def test_recall_asks_for_every_key_once_and_answers_are_in_the_story():
 
 def test_the_recall_curriculum_grows_in_steps():
     data = RecallDataModule(keys=8, length=160, batch_size=2, curriculum=16, steps=4)
-    assert [len(data.train_sample(i).tokens) for i in range(0, 20, 2)] == [50, 50, 100, 100, 150, 150, 200, 200, 200, 200]
+    assert [len(data.train_sample(i).tokens) for i in range(0, 20, 2)] == [
+        50,
+        50,
+        100,
+        100,
+        150,
+        150,
+        200,
+        200,
+        200,
+        200,
+    ]
     assert len(data.validation_set()[0].tokens) == 200
 
 

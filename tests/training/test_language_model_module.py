@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import lightning as L
@@ -48,10 +49,9 @@ def test_validation_measures_what_the_definitions_say(tmp_path):
 def test_padding_counts_for_nothing():
     module = LanguageModelModule(model=zoo.perturb(zoo.language_model()))
     rows = [torch.randint(256, (n,)) for n in (50, 20)]
-    module._evaluate.__func__  # the step below needs no trainer but for logging
     module.log = lambda *args, **kwargs: None
     module.validation_step(collate([Sample(row) for row in rows]), 0)
-    together = float(module.metrics["val_"]["bits_per_byte"].compute())
+    together = float(module.val_metrics["bits_per_byte"].compute())
     nats = [F.cross_entropy(module.model(row[None])[0], row, reduction="sum") for row in rows]
     assert together == pytest.approx(float(sum(nats)) / 70 / math.log(2), abs=1e-5)
 
@@ -59,9 +59,6 @@ def test_padding_counts_for_nothing():
 def test_training_lowers_the_loss_and_hides_its_share_of_rows(tmp_path):
     module = LanguageModelModule(model=zoo.language_model(vocabulary=16), hidden_share=0.25, warmup_steps=1)
     codes = module.model.context(torch.randint(16, (3, 40)))
-
-    class Step(L.LightningModule):
-        pass
 
     shares = []
     for step in range(8):
@@ -82,7 +79,7 @@ def test_rate_warms_up_and_falls():
     module = LanguageModelModule(model=zoo.language_model(), warmup_steps=10, final_share=0.1)
     rates = [module.rate(step, 100) for step in range(101)]
     assert rates[:10] == [(i + 1) / 10 for i in range(10)] and rates[10] == 1
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:])) and rates[100] == pytest.approx(0.1)
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:])) and rates[100] == pytest.approx(0.1)
     assert module.rate(200, 100) == pytest.approx(0.1)
 
 

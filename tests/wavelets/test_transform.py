@@ -46,7 +46,9 @@ def test_wavedec_and_waverec_have_pywts_numbers():
                 assert len(ours) == level + 1
                 for mine, reference in zip(ours, theirs):
                     close(mine, reference, torch.float64)
-                close(waverec(ours, wavelet), pywt.waverec(theirs, wavelet, mode="periodization", axis=0), torch.float64)
+                close(
+                    waverec(ours, wavelet), pywt.waverec(theirs, wavelet, mode="periodization", axis=0), torch.float64
+                )
 
 
 def test_max_level_is_pywts():

@@ -31,9 +31,10 @@ class DetailChannel(nn.Module):
             raise ValueError(f"scale={scale} is negative; allowed: 0 and above")
         self.level = level
         # coarse to fine: 1, 2, 4, ... details under an approximation
-        self.projections = nn.ModuleList(nn.Linear(2**step * dim, dim, bias=False) for step in range(level))
-        for projection in self.projections:
+        projections = [nn.Linear(2**step * dim, dim, bias=False) for step in range(level)]
+        for projection in projections:
             nn.init.normal_(projection.weight, std=scale / dim**0.5)
+        self.projections = nn.ModuleList(projections)
 
     def forward(self, bands: Bands, first: int = 0) -> Tensor:
         """What is added to the approximations.

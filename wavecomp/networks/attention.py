@@ -113,7 +113,9 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, window: Window) -> Tensor:
         """``x (batch, length, dim)`` to the same shape."""
         q, k, v = split_heads(self.qkv(x), 3 * self.heads).chunk(3, dim=1)
-        return self.out(join_heads(window_attention(rotate(q, window.rotary), rotate(k, window.rotary), v, window.mask)))
+        return self.out(
+            join_heads(window_attention(rotate(q, window.rotary), rotate(k, window.rotary), v, window.mask))
+        )
 
 
 class MemoryAttention(nn.Module):

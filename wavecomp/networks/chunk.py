@@ -57,8 +57,7 @@ class ChunkNetwork(nn.Module):
         else:
             encoded = self.encoder(rows)
         if encoded.shape != rows.shape:
-            raise ValueError(
-                f"encoder {type(self.encoder).__name__} returned shape {tuple(encoded.shape)}, expected {tuple(rows.shape)}"
-            )
+            name = type(self.encoder).__name__
+            raise ValueError(f"encoder {name} returned shape {tuple(encoded.shape)}, expected {tuple(rows.shape)}")
         encoded = encoded.view_as(chunks.values)
         return self.compressor(chunks.replace(values=encoded * chunks.mask[..., None]))

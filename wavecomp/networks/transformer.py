@@ -71,7 +71,7 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, window: Window, memory: Memory | None = None) -> Tensor:
         """``x (batch, length, dim)`` to the same shape."""
         x = x + self.attention(self.attention_norm(x), window)
-        if self.memory_attention is not None and memory is not None:
+        if self.memory_norm is not None and self.memory_attention is not None and memory is not None:
             x = x + self.memory_attention(self.memory_norm(x), memory, window.rotary)
         return x + self.feed_forward(self.feed_forward_norm(x))
 

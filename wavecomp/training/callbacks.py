@@ -20,13 +20,17 @@ class BytesPerSecond(Callback):
 
     Args:
         steps: how many steps the mean goes over.
+        every: steps between two values.
     """
 
-    def __init__(self, steps: int = 50) -> None:
+    def __init__(self, steps: int = 50, every: int = 10) -> None:
+        self.every = every
         self.spans: deque[tuple[float, torch.Tensor | int]] = deque(maxlen=steps)
         self.began = 0.0
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self.began = time.perf_counter()
 
     def on_train_batch_end(
@@ -34,7 +38,7 @@ class BytesPerSecond(Callback):
     ) -> None:
         count = batch["tokens"].numel() if batch["lengths"] is None else batch["lengths"].sum()
         self.spans.append((time.perf_counter() - self.began, count))
-        if trainer.global_step % trainer.log_every_n_steps == 0 or len(self.spans) < 2:
+        if trainer.global_step % self.every == 0 or len(self.spans) < 2:
             seconds = sum(span for span, _ in self.spans)
             total = float(sum(count for _, count in self.spans)) * trainer.world_size
             pl_module.log("train/bytes_per_second", total / seconds, prog_bar=True, batch_size=1)
@@ -56,7 +60,9 @@ class SafeStop(Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._restore()
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         if self.asked:
             # this batch is for the run that resumes: without it all counters agree that a step has just ended
             progress = trainer.fit_loop.epoch_loop.batch_progress

@@ -67,7 +67,8 @@ class LanguageModelModule(L.LightningModule):
         self.warmup_steps = warmup_steps
         self.final_share = final_share
         self.hidden_share = hidden_share
-        self.metrics = nn.ModuleDict({f"{stage}_": _metrics() for stage in ("val", "test")})
+        self.val_metrics = _metrics()
+        self.test_metrics = _metrics()
 
     def setup(self, stage: str) -> None:
         wanted = getattr(getattr(self.trainer, "datamodule", None), "vocabulary", 0)
@@ -92,10 +93,10 @@ class LanguageModelModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, "val")
+        self._evaluate(batch, "val", self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, "test")
+        self._evaluate(batch, "test", self.test_metrics)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Codes:
         """The codes of a batch."""
@@ -122,12 +123,12 @@ class LanguageModelModule(L.LightningModule):
         progress = min(1.0, (step - self.warmup_steps) / max(1, steps - self.warmup_steps))
         return self.final_share + (1 - self.final_share) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def _evaluate(self, batch: Batch, stage: str) -> None:
+    def _evaluate(self, batch: Batch, stage: str, modules: nn.ModuleDict) -> None:
+        metrics: dict[str, Any] = dict(modules.items())
         codes = self.model.context(batch["tokens"], batch["lengths"])
         nats, right = self._read(batch, codes)
         hidden, _ = self._read(batch, codes.hidden())
         valid, asked = self._valid(batch), self._asked(batch)
-        metrics = self.metrics[f"{stage}_"]
         metrics["loss"].update(nats, asked)
         metrics["bits_per_byte"].update(nats, valid)
         metrics["context_gain"].update(nats, hidden, asked)

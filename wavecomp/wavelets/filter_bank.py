@@ -27,7 +27,7 @@ class FilterBank(nn.Module):
 
         Args:
             x: ``(rows, length, dim)``.
-            lengths: ``(rows,)``, valid samples of each row; all of them unless given. What lies behind them is not read.
+            lengths: ``(rows,)``, valid samples of each row; all unless given. What lies behind is not read.
 
         Returns:
             One tensor per branch, coarse first; branch b has ``ceil((length - b) / branches)`` samples, zero where a

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank
 from wavecomp.wavelets.taps import Wavelet
+
+Cascade = Callable[[Tensor, Tensor], Tensor]
 
 
 class DWT1d(nn.Module):
@@ -52,7 +55,8 @@ class DWT1d(nn.Module):
         most = max(chunk_length, 1).bit_length() - 1
         if self.level > most:
             raise ValueError(
-                f"level={self.level} is too deep for chunk_length={chunk_length}; allowed: 1 to floor(log2(chunk_length)) = {most}"
+                f"level={self.level} is too deep for chunk_length={chunk_length}; "
+                f"allowed: 1 to floor(log2(chunk_length)) = {most}"
             )
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Bands:
@@ -66,7 +70,7 @@ class DWT1d(nn.Module):
         Returns:
             :class:`Bands` with ``values`` of x's shape, coarse to fine.
         """
-        self._check_input("x", x, lengths)
+        self._check_input(x, lengths)
         self.check_length(x.shape[-2])
         matrix = self.analysis_matrix(x.shape[-2], x)
         layout = self._layout(x.shape[-2], matrix)
@@ -129,7 +133,7 @@ class DWT1d(nn.Module):
             x = self._bank(to_level + step).synthesis((x, detail), rows)
         return x
 
-    def _with_tails(self, product: Tensor, x: Tensor, lengths: Tensor, cascade) -> Tensor:  # type: ignore[no-untyped-def]
+    def _with_tails(self, product: Tensor, x: Tensor, lengths: Tensor, cascade: Cascade) -> Tensor:
         """Replace what the matrix made of short chunks by what the cascade makes of them."""
         if x.ndim == 3:
             return cascade(x, lengths)
@@ -162,13 +166,14 @@ class DWT1d(nn.Module):
             names=names,
         )
 
-    def _check_input(self, name: str, x: Tensor, lengths: Tensor | None) -> None:
+    def _check_input(self, x: Tensor, lengths: Tensor | None) -> None:
         if x.ndim not in (3, 4):
             raise ValueError(
-                f"DWT1d: {name} has shape {tuple(x.shape)}; allowed: (batch, chunks, chunk_length, dim) or (rows, chunk_length, dim)"
+                f"DWT1d: x has shape {tuple(x.shape)}; "
+                "allowed: (batch, chunks, chunk_length, dim) or (rows, chunk_length, dim)"
             )
         if not x.is_floating_point():
-            raise TypeError(f"DWT1d: {name} has dtype {x.dtype}; allowed: floating point")
+            raise TypeError(f"DWT1d: x has dtype {x.dtype}; allowed: floating point")
         if lengths is not None and lengths.shape != x.shape[:-2]:
             raise ValueError(f"DWT1d: lengths has shape {tuple(lengths.shape)}, expected {tuple(x.shape[:-2])}")
 
@@ -187,4 +192,4 @@ def _zero_behind(x: Tensor, lengths: Tensor, mask: Tensor | None = None) -> Tens
 
 def _pairs(sizes: list[int]) -> list[tuple[int, int]]:
     """``(size, next size)``, coarsest last level first."""
-    return list(zip(sizes, sizes[1:]))[::-1]
+    return list(itertools.pairwise(sizes))[::-1]

@@ -62,9 +62,8 @@ class FilterTaps:
                 )
             wavelet = pywt.Wavelet(wavelet)
         if not isinstance(wavelet, pywt.Wavelet):
-            raise TypeError(
-                f"wavelet={wavelet!r} has type {type(wavelet).__name__}; allowed: a pywt name, pywt.Wavelet or FilterTaps"
-            )
+            kind = type(wavelet).__name__
+            raise TypeError(f"wavelet={wavelet!r} has type {kind}; allowed: a pywt name, pywt.Wavelet or FilterTaps")
         return cls(*(tuple(map(float, bank)) for bank in wavelet.filter_bank))
 
     @property

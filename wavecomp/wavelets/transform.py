@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -206,7 +206,7 @@ def _every_second(samples: Tensor, axis: int, start: int, count: int) -> Tensor:
     return samples[window]
 
 
-def _sum(terms) -> Tensor:  # type: ignore[no-untyped-def]
+def _sum(terms: Iterable[Tensor]) -> Tensor:
     first, *rest = terms
     for term in rest:
         first = first + term

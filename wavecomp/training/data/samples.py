@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -41,7 +41,9 @@ def collate(samples: Sequence[Sample], *, vocabulary: int = 256) -> Batch:
     for sample in samples:
         if not len(sample.tokens) or not 0 <= sample.tokens.min() <= sample.tokens.max() < vocabulary:
             span = f"{int(sample.tokens.min())} to {int(sample.tokens.max())}" if len(sample.tokens) else "none"
-            raise ValueError(f"tokens of a sample are out of range: {span}; allowed: at least one, 0 to {vocabulary - 1}")
+            raise ValueError(
+                f"tokens of a sample are out of range: {span}; allowed: at least one, 0 to {vocabulary - 1}"
+            )
     lengths = torch.tensor([len(sample.tokens) for sample in samples])
     ragged = bool((lengths != lengths[0]).any())
 
@@ -142,7 +144,7 @@ class _Stream(IterableDataset[Sample]):
 class Generated(Dataset[Sample]):
     """Validation samples that a task makes by number."""
 
-    def __init__(self, make, count: int) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, make: Callable[[int], Sample], count: int) -> None:
         self.make, self.count = make, count
 
     def __len__(self) -> int:

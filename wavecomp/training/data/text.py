@@ -157,11 +157,15 @@ def find_files(source: str) -> list[Path]:
         paths = [Path(source)] if Path(source).is_file() else [Path(p) for p in glob.glob(source, recursive=True)]
         paths = [p for p in paths if p.is_file()]
     if not paths:
-        raise FileNotFoundError(f"source={source!r} names no file; allowed: {PYTHON_STDLIB!r}, a file, a folder or a glob")
+        raise FileNotFoundError(
+            f"source={source!r} names no file; allowed: {PYTHON_STDLIB!r}, a file, a folder or a glob"
+        )
     sizes = {path: _size(path) for path in sorted(paths)}
     filled = [path for path, size in sizes.items() if size]
     if not filled:
-        raise ValueError(f"source={source!r} holds no bytes: {', '.join(map(str, list(sizes)[:3]))} and others are empty")
+        raise ValueError(
+            f"source={source!r} holds no bytes: {', '.join(map(str, list(sizes)[:3]))} and others are empty"
+        )
     return filled
 
 
