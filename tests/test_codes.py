@@ -74,6 +74,8 @@ def test_a_second_stage_measures_in_tokens():
             lambda: wc.Codes.from_tokens(torch.randn(2, 5, 1), torch.tensor([5])),
             r"lengths has shape \(1,\), expected \(2,\)",
         ),
+        (lambda: wc.Codes.from_tokens(torch.randn(1, 5, 1), torch.tensor([6])), "lengths holds 6; allowed: 0 to 5"),
+        (lambda: wc.Codes.from_tokens(torch.randn(1, 5, 1), torch.tensor([-1])), "lengths holds -1; allowed: 0 to 5"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -6,6 +6,8 @@ import pkgutil
 import re
 from pathlib import Path
 
+import torch
+
 import wavecomp
 
 README = Path(__file__).parent.parent / "README.md"
@@ -14,7 +16,9 @@ README = Path(__file__).parent.parent / "README.md"
 def test_examples_in_docstrings_run():
     examples = 0
     for module in pkgutil.walk_packages(wavecomp.__path__, "wavecomp."):
-        failed, tried = doctest.testmod(importlib.import_module(module.name), optionflags=doctest.NORMALIZE_WHITESPACE)
+        failed, tried = doctest.testmod(
+            importlib.import_module(module.name), extraglobs={"torch": torch, "wc": wavecomp}, report=False
+        )
         assert not failed, module.name
         examples += tried
     assert examples > 30

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from wavecomp.records import Record, check_shape, record
+from wavecomp.records import Record, check_lengths, check_shape, record
 
 NEVER = torch.iinfo(torch.int64).max
 """An ``end`` or ``until`` that no reader reaches."""
@@ -84,7 +84,7 @@ class Codes(Record):
             start: the place of the first token.
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes that do not fit, or lengths beyond the tensor (values are checked on the CPU only).
 
         Example:
             >>> codes = Codes.from_tokens(torch.randn(2, 10, 4), torch.tensor([10, 7]))
@@ -99,7 +99,7 @@ class Codes(Record):
             tokens = torch.full((batch,), length, device=embeddings.device)
             mask = torch.ones_like(place, dtype=torch.bool)
         else:
-            check_shape("Codes", "lengths", lengths, (batch,))
+            check_lengths("Codes", lengths, batch, length)
             tokens, mask = lengths, place < lengths[:, None]
             embeddings = torch.where(mask[..., None], embeddings, 0)
         return cls(

@@ -28,9 +28,8 @@ class WaveletCompressor(Compressor):
         ValueError: a detail channel with a pruner that is no low-pass, or of another level than the transform.
 
     Example:
-        >>> from wavecomp.compressors.pruning import KeepLowpass
-        >>> compressor = WaveletCompressor(transform=DWT1d("haar", level=2), pruner=KeepLowpass(4))
-        >>> codes = compressor(Codes.from_tokens(torch.randn(2, 32, 8)).cut(16))
+        >>> compressor = WaveletCompressor(transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(4))
+        >>> codes = compressor(wc.Codes.from_tokens(torch.randn(2, 32, 8)).cut(16))
         >>> codes.values.shape, float(codes.ratio)
         (torch.Size([2, 8, 8]), 4.0)
     """

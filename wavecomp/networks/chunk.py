@@ -24,10 +24,9 @@ class ChunkNetwork(nn.Module):
         ValueError: a compressor that cannot work on chunks of this length.
 
     Example:
-        >>> import torch, wavecomp as wc
         >>> compressor = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(4))
         >>> network = ChunkNetwork(chunk_length=16, encoder=torch.nn.Linear(8, 8), compressor=compressor)
-        >>> network(Codes.from_tokens(torch.randn(2, 40, 8))).mask.sum(-1)
+        >>> network(wc.Codes.from_tokens(torch.randn(2, 40, 8))).mask.sum(-1)
         tensor([10, 10])
     """
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from wavecomp.codes import Codes
 from wavecomp.networks.chunk_reduce import ChunkReduce
 from wavecomp.networks.generation import generate
+from wavecomp.records import check_lengths
 
 
 class ChunkReduceLM(nn.Module):
@@ -51,7 +52,7 @@ class ChunkReduceLM(nn.Module):
             ``(batch, length, vocabulary)``; behind a row's length they have no meaning.
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes that do not fit, or lengths beyond the tensor (values are checked on the CPU only).
         """
         self._check_shapes(tokens, lengths)
         if isinstance(codes, str) and codes != "hidden":
@@ -89,5 +90,5 @@ class ChunkReduceLM(nn.Module):
     def _check_shapes(tokens: Tensor, lengths: Tensor | None) -> None:
         if tokens.ndim != 2:
             raise ValueError(f"tokens has shape {tuple(tokens.shape)}, expected (batch, length)")
-        if lengths is not None and lengths.shape != tokens.shape[:1]:
-            raise ValueError(f"lengths has shape {tuple(lengths.shape)}, expected {tuple(tokens.shape[:1])}")
+        if lengths is not None:
+            check_lengths("ChunkReduceLM", lengths, *tokens.shape)

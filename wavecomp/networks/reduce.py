@@ -25,8 +25,7 @@ class ReduceNetwork(nn.Module):
         ValueError: a window below 1, or one that goes with codes that are not causal.
 
     Example:
-        >>> import torch
-        >>> codes = Codes.from_tokens(torch.randn(2, 10, 8))
+        >>> codes = wc.Codes.from_tokens(torch.randn(2, 10, 8))
         >>> ReduceNetwork(dim=8, heads=2, layers=1, window=4)(codes).values.shape
         torch.Size([2, 10, 8])
     """
