@@ -66,6 +66,17 @@ def test_heavy_packages_stay_in_their_rooms():
             assert room in ONLY_IN[package], f"{path} imports {name}"
 
 
+def test_forward_passes_do_not_wait_for_the_device():
+    waiting = {"item", "tolist", "nonzero", "cpu", "numpy", "any", "all", "unique"}
+    rooms = ("wavelets", "positions", "compressors", "networks")
+    files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    assert len(files) > 15
+    for path in [*files, ROOT / "codes.py", ROOT / "bands.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in waiting, f"{path}:{node.lineno} calls {node.attr}"
+
+
 def test_importing_the_library_does_not_import_what_only_some_need():
     code = (
         "import sys, wavecomp;"

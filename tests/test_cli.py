@@ -31,7 +31,9 @@ def fails(capsys, *args):
     with pytest.raises(SystemExit) as stop:
         cli.main(list(args))
     assert stop.value.code == 2
-    return capsys.readouterr().err.strip()
+    error = [line for line in capsys.readouterr().err.splitlines() if "Seed set" not in line]
+    assert len(error) == 1 and error[0].startswith("wavecomp: error: ") and len(error[0]) < 600, error
+    return error[0]
 
 
 @pytest.fixture(autouse=True)
@@ -191,6 +193,7 @@ def test_names_of_recipes_become_paths():
             "config 'quickstrat' is neither a recipe nor a file; recipes: .*quickstart",
         ),
         (["train"], "command 'train' is unknown"),
+        (["fit"], "fit needs --config RECIPE; recipes: .*quickstart"),
         (["ls", "x"], "wrong arguments for ls"),
         (["cp", "copy"], "wrong arguments for cp"),
         (["fit", "--config", TINY, "--ckpt_path", "nowhere.ckpt"], "checkpoint nowhere.ckpt does not exist"),

@@ -7,7 +7,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -43,19 +43,29 @@ def main(args: list[str] | None = None) -> None:
             case ["cp", name, target]:
                 copy_recipe(name, Path(target))
             case ["ls" | "cp", *_]:
-                raise ValueError(f"wrong arguments for {args[0]}\n{USAGE}")
+                raise ValueError(f"wrong arguments for {args[0]}; `wavecomp --help` shows how it is called")
+            case [command] if command in Cli.subcommands():
+                raise ValueError(f"{command} needs --config RECIPE; recipes: {', '.join(p.stem for p in recipes())}")
             case [command, *_] if command in Cli.subcommands():
                 run(with_recipe_paths(args))
             case [command, *_]:
-                raise ValueError(f"command {command!r} is unknown\n{USAGE}")
+                commands = ", ".join([*Cli.subcommands(), "ls", "cp"])
+                raise ValueError(f"command {command!r} is unknown; allowed: {commands}")
     except (ValueError, OSError) as error:
         fail(error)
 
 
-def fail(error: Exception) -> None:
+def fail(error: Exception | str) -> NoReturn:
     """End with one line that says what is wrong."""
-    print(f"wavecomp: error: {error}", file=sys.stderr)
+    print(f"wavecomp: error: {clear(str(error))}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def clear(message: str) -> str:
+    """What a parser says, without the types it tried and the values around the one that is wrong."""
+    noise = ("Does not validate against", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Given value")
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(noise))
 
 
 def recipe_folder() -> Path:
@@ -113,6 +123,15 @@ def with_recipe_paths(args: list[str]) -> list[str]:
             arg = f"--config={recipe_path(arg.removeprefix('--config='))}"
         resolved.append(arg)
     return resolved
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in a line; what can be set is in ``--help``."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            super().error(message, ex)  # a parser inside a parser: the outer one speaks
+        fail(message)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -241,6 +260,7 @@ def run(args: list[str]) -> None:
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=SaveConfig,
+            parser_class=Parser,
             seed_everything_default=0,
             auto_configure_optimizers=False,
         )
