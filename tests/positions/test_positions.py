@@ -26,7 +26,7 @@ def test_angles_keep_their_phase_at_a_million_tokens():
 
 
 def test_odd_heads_are_refused():
-    with pytest.raises(ValueError, match="head_dim=5 is odd"):
+    with pytest.raises(ValueError, match="turned=5 is odd"):
         rotary_angles(torch.arange(3), 5)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wavecomp.positions import Rotary, rotate
+from wavecomp.positions import Rotary, rotary_angles, rotate
 
 
 class Window(NamedTuple):
@@ -146,10 +146,15 @@ class MemoryAttention(nn.Module):
 
 
 def check_heads(dim: int, heads: int) -> int:
-    """Raise ``ValueError`` unless ``heads`` cut ``dim`` into even widths, which rotary positions need."""
-    if heads < 1 or dim % (2 * heads):
-        raise ValueError(f"heads={heads} does not go with dim={dim}; allowed: dim a multiple of 2 * heads")
+    """Raise ``ValueError`` unless half of each head can be turned in pairs."""
+    if heads < 1 or dim % (4 * heads):
+        raise ValueError(f"heads={heads} does not go with dim={dim}; allowed: dim a multiple of 4 * heads")
     return heads
+
+
+def head_angles(position: Tensor, dim: int, heads: int) -> Rotary:
+    """Angles that turn half of each head: one half compares by place, the other by content."""
+    return rotary_angles(position, dim // heads // 2)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
-from wavecomp.networks.attention import Memory, Window, window_mask
+from wavecomp.networks.attention import Memory, Window, head_angles, window_mask
 from wavecomp.networks.transformer import ShortConvolution, TransformerBlock
-from wavecomp.positions import rotary_angles
 
 
 class LocalDecoder(nn.Module):
@@ -58,7 +57,7 @@ class LocalDecoder(nn.Module):
         )
         self.norm = nn.RMSNorm(dim)
         self.window = window
-        self.head_dim = dim // heads
+        self.dim, self.heads = dim, heads
 
     def forward(self, embeddings: Tensor, codes: Codes) -> Tensor:
         """Read the tokens and what is visible of the codes.
@@ -78,12 +77,12 @@ class LocalDecoder(nn.Module):
             x = x + self.place(place % self.place.num_embeddings)
         x = self.convolution(x)
         window = Window(
-            rotary=rotary_angles(place, self.head_dim),
+            rotary=head_angles(place, self.dim, self.heads),
             mask=window_mask(length, window=self.window, device=embeddings.device),
         )
         memory = Memory(
             values=codes.values,
-            rotary=rotary_angles(codes.position, self.head_dim),
+            rotary=head_angles(codes.position, self.dim, self.heads),
             mask=codes.visible(place),
         )
         for block in self.blocks:

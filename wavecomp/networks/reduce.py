@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
-from wavecomp.networks.attention import Window, window_mask
+from wavecomp.networks.attention import Window, head_angles, window_mask
 from wavecomp.networks.transformer import TransformerBlock
-from wavecomp.positions import rotary_angles
 
 
 class ReduceNetwork(nn.Module):
@@ -50,7 +49,7 @@ class ReduceNetwork(nn.Module):
         self.norm = nn.RMSNorm(dim)
         self.window = window
         self.causal = causal
-        self.head_dim = dim // heads
+        self.dim, self.heads = dim, heads
 
     def forward(self, codes: Codes) -> Codes:
         """``Codes`` to as many ``Codes``; empty slots stay zero."""
@@ -58,7 +57,7 @@ class ReduceNetwork(nn.Module):
             codes = self.input_pooling(codes)
         x = codes.values
         if x.shape[1]:
-            window = Window(rotary=rotary_angles(codes.position, self.head_dim), mask=self._mask(codes))
+            window = Window(rotary=head_angles(codes.position, self.dim, self.heads), mask=self._mask(codes))
             for block in self.blocks:
                 x = block(x, window)
         return codes.replace(values=self.norm(x) * codes.mask[..., None])

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wavecomp.networks.attention import Memory, MemoryAttention, Window, WindowAttention
-from wavecomp.positions import rotary_angles
+from wavecomp.networks.attention import Memory, MemoryAttention, Window, WindowAttention, head_angles
 
 
 class FeedForward(nn.Module):
@@ -94,7 +93,7 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         self.convolution = ShortConvolution(dim=dim, width=convolution, causal=False) if convolution else nn.Identity()
         self.blocks = nn.ModuleList(TransformerBlock(dim=dim, heads=heads) for _ in range(layers))
-        self.head_dim = dim // heads
+        self.dim, self.heads = dim, heads
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Read chunks.
@@ -111,7 +110,7 @@ class TransformerEncoder(nn.Module):
         if lengths is not None:
             # an empty row attends to itself: a softmax over nothing is NaN
             mask = (place < lengths[:, None])[:, None, None] | torch.eye(len(place), dtype=torch.bool, device=x.device)
-        window = Window(rotary=rotary_angles(place, self.head_dim), mask=mask)
+        window = Window(rotary=head_angles(place, self.dim, self.heads), mask=mask)
         x = self.convolution(x)
         for block in self.blocks:
             x = block(x, window)

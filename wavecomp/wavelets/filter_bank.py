@@ -68,7 +68,7 @@ class WaveletFilterBank(FilterBank):
         even = x.shape[-2] // 2 * 2
         if not even:
             return x, x[..., :0, :]
-        low, high = dwt(x[..., :even, :], self.taps)
+        low, high = dwt(x[..., :even, :], self.taps, mode="periodization")
         return torch.cat([low, x[..., even:, :]], dim=-2), high
 
     def synthesis(self, branches: Sequence[Tensor], lengths: Tensor | None = None) -> Tensor:
@@ -78,7 +78,7 @@ class WaveletFilterBank(FilterBank):
         half = high.shape[-2]
         if not half:
             return low
-        return torch.cat([idwt(low[..., :half, :], high, self.taps), low[..., half:, :]], dim=-2)
+        return torch.cat([idwt(low[..., :half, :], high, self.taps, mode="periodization"), low[..., half:, :]], dim=-2)
 
     def _ragged_analysis(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         length = x.shape[-2]

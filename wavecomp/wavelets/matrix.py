@@ -56,7 +56,7 @@ def synthesis_matrix(
     """
     sizes = [len(band) for band in wavedec(_identity(length, dtype, device), wavelet, mode=mode, level=level)]
     units = _identity(sum(sizes), dtype, device)
-    return waverec(list(units.split(sizes)), wavelet, mode=mode)[:length]
+    return waverec(list(units.split(sizes)), wavelet, mode=mode, length=length)
 
 
 def _identity(length: int, dtype: torch.dtype, device: torch.device | str | None) -> Tensor:

@@ -7,9 +7,7 @@ from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 import pywt
-
-MODES = ("periodization",)
-
+import torch
 
 @dataclass(frozen=True)
 class FilterTaps:
@@ -54,13 +52,7 @@ class FilterTaps:
         if isinstance(wavelet, FilterTaps):
             return wavelet
         if isinstance(wavelet, str):
-            if wavelet not in pywt.wavelist(kind="discrete") and wavelet != "haar":
-                families = ", ".join(pywt.families())
-                raise ValueError(
-                    f"wavelet={wavelet!r} is not a discrete wavelet; allowed: the names in "
-                    f"pywt.wavelist(kind='discrete'), from families such as {families}"
-                )
-            wavelet = pywt.Wavelet(wavelet)
+            return cls(*_named(wavelet))
         if not isinstance(wavelet, pywt.Wavelet):
             kind = type(wavelet).__name__
             raise TypeError(f"wavelet={wavelet!r} has type {kind}; allowed: a pywt name, pywt.Wavelet or FilterTaps")
@@ -75,10 +67,14 @@ class FilterTaps:
         )
 
 
+@torch.compiler.assume_constant_result
+def _named(name: str) -> tuple[tuple[float, ...], ...]:
+    if name not in pywt.wavelist(kind="discrete") and name != "haar":
+        raise ValueError(
+            f"wavelet={name!r} is not a discrete wavelet; allowed: the names in pywt.wavelist(kind='discrete'), "
+            f"from the families {', '.join(pywt.families())}"
+        )
+    return tuple(tuple(map(float, bank)) for bank in pywt.Wavelet(name).filter_bank)
+
+
 Wavelet: TypeAlias = str | pywt.Wavelet | FilterTaps
-
-
-def check_mode(mode: str) -> None:
-    """Raise ``ValueError`` unless ``mode`` is a signal extension mode that the transforms have."""
-    if mode not in MODES:
-        raise ValueError(f"mode={mode!r} is unknown; allowed: {', '.join(map(repr, MODES))}")

@@ -13,27 +13,29 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from wavecomp.wavelets.taps import FilterTaps, Wavelet, check_mode
+from wavecomp.wavelets.extension import check_mode, extend
+from wavecomp.wavelets.taps import FilterTaps, Wavelet
 
 
-def dwt(data: Tensor, wavelet: Wavelet, *, mode: str = "periodization", axis: int = -2) -> tuple[Tensor, Tensor]:
+def dwt(data: Tensor, wavelet: Wavelet, *, mode: str = "symmetric", axis: int = -2) -> tuple[Tensor, Tensor]:
     r"""One level of analysis.
 
-    .. math:: cA[o] = \sum_j f[j]\, \tilde x[2o + F/2 - j]
+    .. math:: cA[o] = \sum_j f[j]\, \tilde x[2o + 1 - j]
 
-    for a filter of F taps; an odd length repeats its last sample, then wraps.
+    for a filter f and the signal :math:`\tilde x` extended by the mode; periodization starts at F/2 instead of 1, with
+    F the filter's length.
 
     Args:
         data: ``(..., length, ...)``, floating point.
         wavelet: a pywt name, a ``pywt.Wavelet`` or :class:`FilterTaps`.
-        mode: how the signal goes on beyond its ends; ``"periodization"`` is critically sampled.
+        mode: how the signal goes on beyond its ends, one of pywt's nine; ``"periodization"`` is critically sampled.
         axis: the transformed axis.
 
     Returns:
-        ``(cA, cD)``, each ``ceil(length / 2)`` long on the axis.
+        ``(cA, cD)``, each :func:`dwt_coeff_len` long on the axis.
 
     Raises:
-        ValueError: unknown wavelet or mode, an axis that does not exist, an empty axis.
+        ValueError: unknown wavelet or mode, an axis that does not exist, an empty axis, a single sample to reflect.
         TypeError: data that is not floating point.
 
     Example:
@@ -44,36 +46,47 @@ def dwt(data: Tensor, wavelet: Wavelet, *, mode: str = "periodization", axis: in
     taps = FilterTaps.of(wavelet)
     check_mode(mode)
     axis = _check_data(data, axis)
-    length = data.shape[axis]
-    half = (length + 1) // 2
-    reach = len(taps) // 2
-    # sample i of the extended signal is data[(i - reach + 1) mod (2 * half)], the odd length's last sample repeated
-    extended = torch.arange(1 - reach, 2 * half + reach - 1, device=data.device)
-    samples = data.index_select(axis, extended.remainder(2 * half).clamp(max=length - 1))
+    length, last = data.shape[axis], len(taps) - 1
+    if length == 1 and mode in ("reflect", "antireflect"):
+        raise ValueError(f"data of length 1 has nothing to reflect in mode={mode!r}; allowed: 2 and above")
+    count = dwt_coeff_len(length, len(taps), mode)
+    start = len(taps) // 2 if mode == "periodization" else 1
+    # tap j meets the sample at 2 o + start - j: those from start - last to 2 (count - 1) + start are needed
+    counted = length + length % 2 if mode == "periodization" else length
+    samples = extend(data, last - start, max(2 * count - 1 + start - counted, 0), mode=mode, axis=axis)
 
     def filtered(dec: tuple[float, ...]) -> Tensor:
-        return _sum(tap * _every_second(samples, axis, 2 * reach - 1 - j, half) for j, tap in enumerate(dec))
+        return _sum(tap * _every_second(samples, axis, last - j, count) for j, tap in enumerate(dec))
 
     return filtered(taps.dec_lo), filtered(taps.dec_hi)
 
 
 def idwt(
-    cA: Tensor | None, cD: Tensor | None, wavelet: Wavelet, *, mode: str = "periodization", axis: int = -2
+    cA: Tensor | None,
+    cD: Tensor | None,
+    wavelet: Wavelet,
+    *,
+    mode: str = "symmetric",
+    axis: int = -2,
+    length: int | None = None,
 ) -> Tensor:
-    """One level of synthesis: the inverse of :func:`dwt`, of even length.
+    """One level of synthesis: the inverse of :func:`dwt`.
 
     Args:
-        cA, cD: ``(..., half, ...)``; either may be ``None`` and counts as zeros.
+        cA, cD: ``(..., count, ...)``; either may be ``None`` and counts as zeros.
+        mode: the mode of the analysis.
+        length: of the signal; an odd signal comes back one longer unless this is given.
 
     Returns:
-        ``(..., 2 * half, ...)``; an odd signal comes back with its repeated last sample.
+        ``(..., 2 * count - F + 2, ...)`` for filters of F taps, ``2 * count`` with periodization, or ``length``.
 
     Raises:
-        ValueError: shapes that differ, both missing, and whatever :func:`dwt` refuses.
+        ValueError: shapes that differ, both missing, a length that these coefficients do not have, and whatever
+            :func:`dwt` refuses.
 
     Example:
-        >>> x = torch.randn(1, 6, 2)
-        >>> torch.allclose(idwt(*dwt(x, "db2"), "db2"), x, atol=1e-6)
+        >>> x = torch.randn(1, 7, 2)
+        >>> torch.allclose(idwt(*dwt(x, "db2"), "db2", length=7), x, atol=1e-6)
         True
     """
     taps = FilterTaps.of(wavelet)
@@ -84,28 +97,35 @@ def idwt(
     if len(given) == 2 and given[0].shape != given[1].shape:
         raise ValueError(f"idwt: cA has shape {tuple(given[0].shape)} and cD {tuple(given[1].shape)}; they must agree")
     axis = _check_data(given[0], axis)
-    half = given[0].shape[axis]
-    reach = len(taps) // 2
-    # x[2q + p] = sum_i rec[2i + p + reach - 1] c[q - i]
-    before = reach // 2
-    extended = torch.arange(-before, half + before, device=given[0].device).remainder(half)
+    count = given[0].shape[axis]
+    periodic = mode == "periodization"
+    whole = 2 * count - (0 if periodic else len(taps) - 2)
+    if whole < 1:
+        raise ValueError(f"idwt: {count} coefficients are too few for a filter of {len(taps)} taps in mode={mode!r}")
+    if length is not None and length not in (whole, whole - 1):
+        raise ValueError(f"idwt: length={length} does not go with {count} coefficients; allowed: {whole - 1} or {whole}")
+    # x[2q + p] = sum_i rec[2i + p + shift] c[q - i]; without periodization the first F / 2 - 1 pairs lie before x
+    shift = len(taps) // 2 - 1 if periodic else len(taps) - 2
+    steps = [i for i in range(-len(taps), len(taps)) if 0 <= 2 * i + 1 + shift <= len(taps)]
+    place = torch.arange(-max(steps), whole // 2 - min(steps), device=given[0].device)
+    place = place.remainder(count) if periodic else place
 
     def phase(p: int) -> Tensor:
         terms = []
         for c, rec in ((cA, taps.rec_lo), (cD, taps.rec_hi)):
-            if c is None:
-                continue
-            wrapped = c.index_select(axis, extended)
-            for i in range(-before, before + 1):
-                if 0 <= (k := 2 * i + p + reach - 1) < len(rec):
-                    terms.append(rec[k] * wrapped.narrow(axis, before - i, half))
+            if c is not None:
+                wrapped = c.index_select(axis, place.clamp(0, count - 1))
+                for i in steps:
+                    if 0 <= (k := 2 * i + p + shift) < len(rec):
+                        terms.append(rec[k] * wrapped.narrow(axis, max(steps) - i, whole // 2))
         return _sum(terms)
 
-    return torch.stack([phase(0), phase(1)], dim=axis + 1).flatten(axis, axis + 1)
+    pairs = torch.stack([phase(0), phase(1)], dim=axis + 1).flatten(axis, axis + 1)
+    return pairs if length is None else pairs.narrow(axis, 0, length)
 
 
 def wavedec(
-    data: Tensor, wavelet: Wavelet, *, mode: str = "periodization", level: int | None = None, axis: int = -2
+    data: Tensor, wavelet: Wavelet, *, mode: str = "symmetric", level: int | None = None, axis: int = -2
 ) -> list[Tensor]:
     """Multilevel analysis.
 
@@ -142,28 +162,34 @@ def wavedec(
 
 
 def waverec(
-    coeffs: Sequence[Tensor | None], wavelet: Wavelet, *, mode: str = "periodization", axis: int = -2
+    coeffs: Sequence[Tensor | None],
+    wavelet: Wavelet,
+    *,
+    mode: str = "symmetric",
+    axis: int = -2,
+    length: int | None = None,
 ) -> Tensor:
     """Multilevel synthesis: the inverse of :func:`wavedec`.
 
     Args:
         coeffs: ``[cA_n, cD_n, ..., cD_1]``; a band that is ``None`` counts as zeros.
+        length: of the signal; an odd signal comes back one longer unless this is given.
 
     Returns:
-        ``(..., length, ...)``, one longer where the length was odd.
+        ``(..., length, ...)``.
 
     Raises:
-        ValueError: no coefficients, or bands whose lengths do not fit together.
+        ValueError: no coefficients, bands whose lengths do not fit together, or a length that they do not have.
 
     Example:
-        >>> x = torch.randn(2, 64, 3)
-        >>> torch.allclose(waverec(wavedec(x, "db2"), "db2"), x, atol=1e-5)
+        >>> x = torch.randn(2, 65, 3)
+        >>> torch.allclose(waverec(wavedec(x, "db2"), "db2", length=65), x, atol=1e-5)
         True
     """
     if not len(coeffs):
         raise ValueError("waverec: coeffs is empty; give at least the approximation")
     data, *details = coeffs
-    for detail in details:
+    for step, detail in enumerate(details):
         if data is not None and detail is not None:
             excess = data.shape[axis] - detail.shape[axis]
             if excess not in (0, 1):
@@ -172,10 +198,27 @@ def waverec(
                     f"{detail.shape[axis]}; it may be the same or one longer"
                 )
             data = data.narrow(axis, 0, detail.shape[axis])
-        data = idwt(data, detail, wavelet, mode=mode, axis=axis)
+        wanted = length if step == len(details) - 1 else None
+        data = idwt(data, detail, wavelet, mode=mode, axis=axis, length=wanted)
     if data is None:
         raise ValueError("waverec: coeffs=[None] holds no coefficients")
+    if not details and length not in (None, data.shape[axis]):
+        raise ValueError(f"waverec: length={length} does not go with an approximation of length {data.shape[axis]}")
     return data
+
+
+def dwt_coeff_len(data_len: int, filter_len: int, mode: str) -> int:
+    """Coefficients in each branch of one level: ``ceil(data_len / 2)`` with periodization, else
+    ``floor((data_len + filter_len - 1) / 2)``.
+
+    Example:
+        >>> dwt_coeff_len(64, 8, "symmetric"), dwt_coeff_len(65, 8, "periodization")
+        (35, 33)
+    """
+    check_mode(mode)
+    if data_len < 1 or filter_len < 1:
+        raise ValueError(f"data_len={data_len}, filter_len={filter_len}; allowed: 1 and above")
+    return (data_len + 1) // 2 if mode == "periodization" else (data_len + filter_len - 1) // 2
 
 
 def dwt_max_level(data_len: int, wavelet: Wavelet) -> int:
