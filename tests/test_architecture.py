@@ -22,7 +22,12 @@ FLOORS = [
     "training",
     "cli",
 ]
-ONLY_IN = {"lightning": {"training", "cli"}, "matplotlib": set(), "pywt": {"wavelets"}, "jsonargparse": {"files"}}
+ONLY_IN = {
+    "lightning": {"training", "cli"},
+    "matplotlib": set(),
+    "pywt": {"wavelets"},
+    "jsonargparse": {"files", "cli"},
+}
 
 
 def imports():

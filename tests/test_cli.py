@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 import wavecomp as wc
 from wavecomp import cli
@@ -93,35 +94,63 @@ def test_load_gives_the_model_that_was_trained(trained):
     assert isinstance(wc.load(str(trained / "version_0")), wc.ChunkReduceLM)
 
 
-def test_validate_and_predict_read_the_checkpoint(trained, capsys):
-    path = str(trained / "version_0" / "last.ckpt")
+def test_validate_test_and_predict_read_the_checkpoint(trained, tmp_path, capsys):
+    path = str(trained / "version_0")  # a folder will do
+    root = ["--trainer.default_root_dir", str(tmp_path), "--trainer.logger", "false"]
     for command in ("validate", "test", "predict"):
-        cli.main([command, "--config", TINY, "--ckpt_path", path, "--trainer.logger", "false"])
+        cli.main([command, "--config", TINY, "--ckpt_path", path, *root])
     out = capsys.readouterr().out
     assert "val/bits_per_byte" in out and "test/bits_per_byte" in out
+    files = sorted((tmp_path / "codes").iterdir())
+    assert len(files) == 2 and all(f.suffix == ".safetensors" for f in files)
+    codes = load_file(files[0])
+    assert codes["values"].shape == (4, 16, 16) and codes["tokens"].tolist() == [64] * 4
 
 
-def test_ctrl_c_saves_and_resumes_with_the_same_losses(trained, tmp_path, monkeypatch, capsys, caplog):
-    step = LanguageModelModule.training_step
+def test_what_a_step_needs_is_tried_before_any_work(tmp_path, capsys):
+    text = Path(TINY).read_text()
+    for good, bad, message in (
+        ("out_features: 256", "out_features: 8", "tokens up to 15, the model's head predicts 0 to 7"),
+        ("num_embeddings: 256", "num_embeddings: 8", "tokens up to 15, the model's embedding allows 0 to 7"),
+        ("in_features: 16", "in_features: 8", "the parts of the model do not fit together: .*16.*8"),
+    ):
+        assert good in text
+        (tmp_path / "bad.yaml").write_text(text.replace(good, bad))
+        assert re.search(message, fails(capsys, "fit", "--config", str(tmp_path / "bad.yaml"))), message
+
+
+def test_a_checkpoint_callback_of_ones_own_changes_nothing(tmp_path):
+    fit(tmp_path, "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint", "--trainer.max_steps", "5")
+    last = torch.load(tmp_path / "version_0" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 5
+
+
+@pytest.mark.parametrize("step, more", [(3, []), (5, []), (4, ["--trainer.accumulate_grad_batches", "2"])])
+def test_ctrl_c_saves_and_resumes_with_the_same_losses(step, more, trained, tmp_path, monkeypatch, capsys, caplog):
+    if more:
+        fit(tmp_path / "whole", *more)
+    whole = tmp_path / "whole" if more else trained
+    training_step, asked = LanguageModelModule.training_step, []
 
     def interrupted(self, batch, batch_idx):
-        if self.global_step == 5:
+        if self.global_step == step and not asked:
+            asked.append(True)
             os.kill(os.getpid(), signal.SIGINT)
-        return step(self, batch, batch_idx)
+        return training_step(self, batch, batch_idx)
 
     handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
         patch.setattr(LanguageModelModule, "training_step", interrupted)
-        fit(tmp_path)
+        fit(tmp_path, *more)
     signal.signal(signal.SIGINT, handler)
     assert stop.value.code == 130
     assert "Resume with the same command and --ckpt_path last" in caplog.text + capsys.readouterr().err
-    assert torch.load(tmp_path / "version_0" / "last.ckpt", weights_only=True)["global_step"] == 6
-    fit(tmp_path, "--ckpt_path", "last")
-    whole, first, second = losses(trained, 0), losses(tmp_path, 0), losses(tmp_path, 1)
-    assert list(second) == [6, 7] and list(whole) == list(range(8))
-    assert {**first, **second} == whole
-    same_model(trained / "version_0", tmp_path / "version_1")
+    assert torch.load(tmp_path / "version_0" / "last.ckpt", weights_only=True)["global_step"] == step + 1
+    fit(tmp_path, *more, "--ckpt_path", "last")
+    first, second = losses(tmp_path, 0), losses(tmp_path, 1)
+    assert min(second) == step + 1 and {**first, **second} == losses(whole, 0)
+    same_model(whole / "version_0", tmp_path / "version_1")
+    assert yaml.safe_load((tmp_path / "version_1" / "config.yaml").read_text())["ckpt_path"] is None
 
 
 def killed_at(last):
@@ -195,6 +224,7 @@ def test_names_of_recipes_become_paths():
         (["train"], "command 'train' is unknown"),
         (["fit"], "fit needs --config RECIPE; recipes: .*quickstart"),
         (["ls", "x"], "wrong arguments for ls"),
+        (["validate", "--config", TINY], "validate needs --ckpt_path FILE"),
         (["cp", "copy"], "wrong arguments for cp"),
         (["fit", "--config", TINY, "--ckpt_path", "nowhere.ckpt"], "checkpoint nowhere.ckpt does not exist"),
         (["fit", "--config", TINY, "--data.init_args.batch_size", "0"], "batch_size=0 is too small"),
@@ -217,6 +247,7 @@ def test_errors_are_named_and_exit_with_2(args, message, capsys):
         (("model", "init_args"), "learning_rat"),
         (("model", "init_args", "model", "init_args", "body", "init_args", "reduce_network", "init_args"), "windw"),
         (("data", "init_args"), "symbls"),
+        (("data",), "init_arg"),
     ],
 )
 def test_a_misspelt_recipe_key_is_named(place, key, tmp_path, capsys):
@@ -233,7 +264,7 @@ def test_a_bad_value_deep_in_a_recipe_is_named(tmp_path, capsys):
     text = Path(TINY).read_text()
     for good, bad, message in (
         ("filter_bank: haar", "filter_bank: wavy", "wavelet='wavy' is not a discrete wavelet"),
-        ("haar, level: 2", "haar, level: 7", "level=7 is too deep for chunk_length=16|level=7"),
+        ("level: 2", "level: 7", "level=7 is too deep for chunk_length=16"),
         ("count: 4", "count: 99", "count=99 asks for more codes than the 16 coefficients"),
         ("length: 32", "length: 0", "length=0"),
     ):

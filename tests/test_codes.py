@@ -42,7 +42,7 @@ def test_cut_marks_short_chunks():
 
 def test_codes_with_holes_are_cut_without_them():
     codes = wc.Codes.from_tokens(torch.arange(1.0, 7).view(1, 6, 1))
-    codes = codes.replace(mask=torch.tensor([[True, False, True, True, False, True]]), dense=False)
+    codes = codes.replace(mask=torch.tensor([[True, False, True, True, False, True]]))
     chunks = codes.cut(2)
     assert chunks.lengths.tolist() == [[2, 2, 0]]
     assert chunks.values[0, :2, :, 0].tolist() == [[1, 3], [4, 6]]
@@ -63,7 +63,23 @@ def test_a_second_stage_measures_in_tokens():
     assert codes.position[0].tolist() == [1.5, 5.5, 9.5, 13.5, 17.5, 21.5, 25.5, 29.5]
     assert codes.support.unique().tolist() == [4.0] and codes.end[0].tolist() == [16] * 4 + [32] * 4
     assert codes.tokens.tolist() == [32] and float(codes.ratio) == 4.0
-    assert codes.frequency.unique().tolist() == [1 / 16]
+    assert codes.frequency.unique().tolist() == [1 / 16] and codes.level.unique().tolist() == [2]
+
+
+def test_losses_of_stages_add_up():
+    chunks = wc.Codes.from_tokens(torch.randn(1, 8, 2)).replace(losses={"rate": torch.tensor(1.0)}).cut(4)
+    slots = torch.zeros(1, 2, 1)
+    codes = chunks.codes(
+        torch.zeros(1, 2, 1, 2),
+        mask=slots == 0,
+        position=slots,
+        support=slots + 4,
+        frequency=slots + 0.1,
+        level=slots.long(),
+        index=slots.long(),
+        losses={"rate": torch.tensor(2.0), "other": torch.tensor(5.0)},
+    )
+    assert {name: float(value) for name, value in codes.losses.items()} == {"rate": 3.0, "other": 5.0}
 
 
 @pytest.mark.parametrize(

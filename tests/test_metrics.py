@@ -32,6 +32,14 @@ def test_context_gain_is_hidden_minus_seen_and_resets():
     assert float(metric.compute()) == 0.0
 
 
+def test_metrics_called_step_by_step_remember_all_steps():
+    metric = ContextGain()
+    for gain in (1, 3):
+        step = metric(torch.zeros(1, 2), torch.full((1, 2), gain * math.log(2)))
+        assert float(step) == pytest.approx(gain)
+    assert float(metric.compute()) == pytest.approx(2.0)
+
+
 def test_ratio_is_sum_over_sum():
     metric = CompressionRatio()
     network = wc.ChunkNetwork(chunk_length=8, compressor=wc.MeanPoolCompressor(count=2))

@@ -47,18 +47,34 @@ def every_compressor():
     yield "WaveletCompressor-db4", lambda: wavelet_compressor(wavelet="db4")
 
 
-def language_model(compressor=None, *, vocabulary=256, window=8, chunk=CHUNK, reduce_window=None):
+def language_model(
+    compressor=None,
+    *,
+    vocabulary=256,
+    window=8,
+    chunk=CHUNK,
+    reduce_window=None,
+    plain_encoder=False,
+    pooled=False,
+    second=None,
+):
+    encoder = nn.Linear(DIM, DIM) if plain_encoder else wc.TransformerEncoder(dim=DIM, heads=2, layers=1)
+    pool = wc.ChunkNetwork(chunk_length=2, compressor=wc.MeanPoolCompressor(count=1))
+    more = [wc.ChunkNetwork(chunk_length=second, compressor=wc.MeanPoolCompressor(count=2))] if second else []
     return wc.ChunkReduceLM(
         embedding=nn.Embedding(vocabulary, DIM),
         body=wc.ChunkReduce(
             chunk_networks=[
                 wc.ChunkNetwork(
                     chunk_length=chunk,
-                    encoder=wc.TransformerEncoder(dim=DIM, heads=2, layers=1),
+                    encoder=encoder,
                     compressor=compressor or wavelet_compressor(),
-                )
+                ),
+                *more,
             ],
-            reduce_network=wc.ReduceNetwork(dim=DIM, heads=2, layers=1, window=reduce_window),
+            reduce_network=wc.ReduceNetwork(
+                dim=DIM, heads=2, layers=1, window=reduce_window, input_pooling=pool if pooled else None
+            ),
         ),
         decoder=wc.LocalDecoder(dim=DIM, heads=2, layers=2, window=window, period=chunk),
         head=nn.Linear(DIM, vocabulary),

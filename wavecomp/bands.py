@@ -25,6 +25,7 @@ class BandLayout(Record):
         support: tokens covered, ``2 ** level``.
         frequency: centre frequency of the band, in cycles per token.
         names: one name per band, for example ``("cA2", "cD2", "cD1")``.
+        counts: coefficients per band of a whole chunk.
     """
 
     level: Tensor
@@ -35,8 +36,9 @@ class BandLayout(Record):
     support: Tensor
     frequency: Tensor
     names: tuple[str, ...]
+    counts: tuple[int, ...]
 
-    static: ClassVar[tuple[str, ...]] = ("names",)
+    static: ClassVar[tuple[str, ...]] = ("names", "counts")
 
     def __post_init__(self) -> None:
         for name in ("band", "index", "needs", "position", "support", "frequency"):

@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
+import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
 from wavecomp.files import CONFIG, read_checkpoint
-from wavecomp.training import BytesPerSecond, SafeStop
-from wavecomp.training.callbacks import save_last
+from wavecomp.training import BytesPerSecond, LanguageModelModule, LastCheckpoint, SafeStop, SaveCodes
 
 USAGE = """usage: wavecomp COMMAND ...
 
   fit       --config RECIPE [--config OVERLAY] [--model.x ...]   train
   validate  --config RECIPE --ckpt_path FILE                     measure on the validation share
   test      --config RECIPE --ckpt_path FILE                     the same, under test/
-  predict   --config RECIPE --ckpt_path FILE                     codes of the validation share
+  predict   --config RECIPE --ckpt_path FILE                     save the codes of the validation share
   ls                                                             list the recipes
   cp        RECIPE FILE                                          copy a recipe, to change it
 
@@ -47,12 +48,14 @@ def main(args: list[str] | None = None) -> None:
             case [command] if command in Cli.subcommands():
                 raise ValueError(f"{command} needs --config RECIPE; recipes: {', '.join(p.stem for p in recipes())}")
             case [command, *_] if command in Cli.subcommands():
-                run(with_recipe_paths(args))
+                args = with_recipe_paths(args)
             case [command, *_]:
                 commands = ", ".join([*Cli.subcommands(), "ls", "cp"])
                 raise ValueError(f"command {command!r} is unknown; allowed: {commands}")
     except (ValueError, OSError) as error:
         fail(error)
+    if args and args[0] in Cli.subcommands():
+        run(args)
 
 
 def fail(error: Exception | str) -> NoReturn:
@@ -65,7 +68,9 @@ def clear(message: str) -> str:
     """What a parser says, without the types it tried and the values around the one that is wrong."""
     noise = ("Does not validate against", "Subtypes:", "Errors:", "Expected a <class 'NoneType'>", "Given value")
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith(noise))
+    text = " ".join(line for line in lines if line and not line.startswith(noise))
+    before, at_class, innermost = text.rpartition("Problem with given class_path ")
+    return f"in {innermost}" if at_class else before + innermost
 
 
 def recipe_folder() -> Path:
@@ -92,11 +97,29 @@ def recipe_path(name: str) -> Path:
         ValueError: neither a recipe nor a file.
     """
     known = {path.stem: path for path in recipes()}
-    if name in known:
-        return known[name]
-    if Path(name).is_file():
-        return Path(name)
-    raise ValueError(f"config {name!r} is neither a recipe nor a file; recipes: {', '.join(known)}")
+    if name not in known and not Path(name).is_file():
+        raise ValueError(f"config {name!r} is neither a recipe nor a file; recipes: {', '.join(known)}")
+    path = known.get(name, Path(name))
+    try:
+        check_keys(yaml.safe_load(path.read_text()), path)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"config {path} is not YAML: {error}") from error
+    return path
+
+
+def check_keys(node: Any, path: Path) -> None:
+    """Raise ``ValueError`` for a key beside a ``class_path`` that the parser would not name."""
+    if isinstance(node, dict):
+        if "class_path" in node and (unknown := node.keys() - {"class_path", "init_args", "dict_kwargs"}):
+            raise ValueError(
+                f"config {path}: key {min(unknown)!r} beside class_path: {node['class_path']} is unknown; "
+                "allowed: init_args"
+            )
+        for child in node.values():
+            check_keys(child, path)
+    elif isinstance(node, list):
+        for child in node:
+            check_keys(child, path)
 
 
 def copy_recipe(name: str, target: Path) -> None:
@@ -135,7 +158,15 @@ class Parser(LightningArgumentParser):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves the resolved config beside the checkpoints of a run, when training starts."""
+    """Saves the resolved config beside the checkpoints of a run, when training starts.
+
+    Without the checkpoint that the run resumed from: who trains from this config starts anew.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **settings: Any) -> None:
+        config = config.clone()
+        config.ckpt_path = None
+        super().__init__(parser, config, **settings)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -154,10 +185,10 @@ class Cli(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
         settings = self.config[self.config.subcommand]
-        if settings.get("ckpt_path") == "last":
-            settings.ckpt_path = str(newest_checkpoint(Path(settings.trainer.default_root_dir)))
-        if settings.get("ckpt_path"):
-            read_checkpoint(settings.ckpt_path)
+        try:
+            settings.ckpt_path = self._checkpoint(settings.get("ckpt_path"), settings.trainer.default_root_dir)
+        except (ValueError, OSError) as error:
+            fail(error)
         # checkpoints hold tensors and plain values: nothing is unpickled
         settings.weights_only = True
         for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
@@ -166,9 +197,21 @@ class Cli(LightningCLI):
             if isinstance(value, float) and value > 1 and value.is_integer():
                 settings.trainer[name] = int(value)
 
+    def _checkpoint(self, asked: str | None, root: str) -> str | None:
+        if asked is None:
+            if self.config.subcommand != "fit":
+                raise ValueError(f"{self.config.subcommand} needs --ckpt_path FILE: it measures a trained model")
+            return None
+        path = newest_checkpoint(Path(root)) if asked == "last" else Path(asked)
+        path = path / "last.ckpt" if path.is_dir() else path
+        read_checkpoint(path)
+        return str(path)
+
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
+            if isinstance(self.model, LanguageModelModule):
+                self.model.check(getattr(self.datamodule, "vocabulary", 1))
         except (ValueError, TypeError, OSError) as error:
             fail(error)
 
@@ -178,7 +221,13 @@ class Cli(LightningCLI):
         if self.subcommand == "fit":
             logger = CSVLogger(root, name="")
             kwargs["logger"] = self._loggers(logger)
-            extra = [BytesPerSecond(), SafeStop(), *_checkpoints(logger.log_dir)]
+            self.last = LastCheckpoint(logger.log_dir)
+            best = ModelCheckpoint(
+                dirpath=logger.log_dir, filename="best", monitor="val/loss", enable_version_counter=False
+            )
+            extra = [BytesPerSecond(), SafeStop(self.last), self.last, best]
+        elif self.subcommand == "predict":
+            extra = [SaveCodes(Path(root) / "codes")]
         self.trainer_defaults["callbacks"] = extra
         return super().instantiate_trainer(**kwargs)
 
@@ -191,16 +240,14 @@ class Cli(LightningCLI):
 
     def after_fit(self) -> None:
         """Save the last step and say what came of it."""
-        path = save_last(self.trainer)
-        if self.trainer.is_global_zero and path is not None:
+        path = self.last.save_now(self.trainer)
+        if self.trainer.is_global_zero:
             print(summary(self.trainer, path))
 
-
-def _checkpoints(folder: str) -> list[ModelCheckpoint]:
-    """``last.ckpt`` after every validation, to resume from, and the ``best.ckpt`` by validation loss."""
-    last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
-    best = ModelCheckpoint(dirpath=folder, filename="best", monitor="val/loss", enable_version_counter=False)
-    return [last, best]
+    def after_predict(self) -> None:
+        """Say where the codes are."""
+        if self.trainer.is_global_zero:
+            print(f"codes are in {Path(self.trainer.default_root_dir) / 'codes'}")
 
 
 def newest_checkpoint(root: Path) -> Path:
@@ -252,7 +299,7 @@ def run(args: list[str]) -> None:
     # samples are cheap to make; the config lies where the checkpoints go; the last is Lightning's own
     for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*treespec, LeafSpec.*"):
         warnings.filterwarnings("ignore", message=message)
-    sys.argv = ["wavecomp", *args]  # Lightning starts further ranks from it
+    sys.argv = [sys.argv[0], *args]  # Lightning starts further ranks from it
     try:
         Cli(
             model_class=L.LightningModule,

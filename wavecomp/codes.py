@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -99,7 +99,7 @@ class Codes(Record):
             tokens = torch.full((batch,), length, device=embeddings.device)
             mask = torch.ones_like(place, dtype=torch.bool)
         else:
-            check_lengths("Codes", lengths, batch, length)
+            check_lengths("Codes", lengths, (batch,), length)
             tokens, mask = lengths, place < lengths[:, None]
             embeddings = torch.where(mask[..., None], embeddings, 0)
         return cls(
@@ -120,7 +120,11 @@ class Codes(Record):
     @property
     def ratio(self) -> Tensor:
         """Compression ratio, tokens over codes, sum over sum; infinite where there are no codes."""
-        return self.tokens.sum() / self.mask.sum()
+        return compression_ratio(self.tokens.sum(), self.mask.sum())
+
+    def replace(self, **changes: Any) -> Codes:
+        """A copy with some fields changed; with another mask it is no longer known to be dense."""
+        return super().replace(**({"dense": False} if "mask" in changes else {}) | changes)
 
     def visible(self, token: Tensor) -> Tensor:
         """The rule of ``end``: which codes a prediction of these tokens may use.
@@ -136,7 +140,7 @@ class Codes(Record):
 
     def hidden(self) -> Codes:
         """The same slots, all empty: what a model sees that is to do without its codes."""
-        return self.replace(mask=torch.zeros_like(self.mask), dense=False)
+        return self.replace(mask=torch.zeros_like(self.mask))
 
     def compact(self) -> Codes:
         """The same codes, moved to the front of their rows."""
@@ -187,6 +191,15 @@ class Codes(Record):
             statistics=codes.statistics,
             dense=codes.dense and not missing,
         )
+
+
+def compression_ratio(tokens: Tensor, codes: Tensor) -> Tensor:
+    """Tokens over codes; infinite where there are no codes."""
+    return torch.where(codes > 0, tokens / codes, torch.inf)
+
+
+def _added(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: sum(d[name] for d in (one, other) if name in d) for name in {**one, **other}}  # type: ignore[misc]
 
 
 @record
@@ -248,7 +261,7 @@ class Chunks(Record):
             values: ``(batch, chunks, slots, dim)``.
             mask, position, support, frequency, level, index: ``(batch, chunks, slots)`` or broadcast to it, measured in
                 places of the chunk: place 0 is its first code.
-            losses, statistics: added to those that came with the chunks.
+            losses, statistics: join those that came with the chunks; losses of one name add up.
         """
         shape = values.shape[:-1]
         chunks = shape[1]
@@ -269,12 +282,12 @@ class Chunks(Record):
             position=flat(at_before + (place - before) * (at_after - at_before)),
             support=flat(support * stride),
             frequency=flat(frequency / stride.clamp(min=1)),
-            level=flat(level),
+            level=flat(level + stride.clamp(min=1).log2().round().long()),
             chunk=flat(ids),
             index=flat(index),
             end=flat(self.end[..., None]),
             until=torch.full_like(flat(ids), NEVER),
             tokens=self.tokens,
-            losses={**self.losses, **(losses or {})},
+            losses=_added(self.losses, losses or {}),
             statistics={**self.statistics, **(statistics or {})},
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from wavecomp.codes import Codes
+from wavecomp.codes import Codes, compression_ratio
 
 
 class BitsPerByte(Metric):
@@ -28,7 +28,7 @@ class BitsPerByte(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("nats", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("nats", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("bytes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, nats: Tensor, mask: Tensor | None = None) -> None:
@@ -38,15 +38,12 @@ class BitsPerByte(Metric):
             nats: ``(batch, length)``, negative log-likelihood of each byte.
             mask: ``(batch, length)``, which bytes count; all unless given.
         """
-        if mask is None:
-            mask = torch.ones_like(nats, dtype=torch.bool)
-        if mask.shape != nats.shape:
-            raise ValueError(f"mask has shape {tuple(mask.shape)}, nats {tuple(nats.shape)}; they must agree")
-        self.nats += torch.where(mask, nats, 0).double().sum()
+        mask = _mask_of(nats, mask)
+        self.nats += torch.where(mask, nats, 0).float().sum()
         self.bytes += mask.sum()
 
     def compute(self) -> Tensor:
-        return (self.nats / self.bytes / math.log(2)).float()
+        return self.nats / self.bytes / math.log(2)
 
 
 class ContextGain(Metric):
@@ -61,24 +58,27 @@ class ContextGain(Metric):
 
     higher_is_better = True
     full_state_update = False
+    gain: Tensor
+    bytes: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen = BitsPerByte()
-        self.hidden = BitsPerByte()
+        self.add_state("gain", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("bytes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, nats: Tensor, hidden: Tensor, mask: Tensor | None = None) -> None:
-        """Add bytes: negative log-likelihoods ``(batch, length)`` with the codes and with them hidden."""
-        self.seen.update(nats, mask)
-        self.hidden.update(hidden, mask)
+        """Add bytes.
+
+        Args:
+            nats, hidden: ``(batch, length)``, negative log-likelihood of each byte with the codes and without.
+            mask: ``(batch, length)``, which bytes count; all unless given.
+        """
+        mask = _mask_of(nats, mask)
+        self.gain += torch.where(mask, hidden - nats, 0).float().sum()
+        self.bytes += mask.sum()
 
     def compute(self) -> Tensor:
-        return self.hidden.compute() - self.seen.compute()
-
-    def reset(self) -> None:
-        super().reset()
-        self.seen.reset()
-        self.hidden.reset()
+        return self.gain / self.bytes / math.log(2)
 
 
 class CompressionRatio(Metric):
@@ -107,4 +107,12 @@ class CompressionRatio(Metric):
         self.codes += codes.mask.sum()
 
     def compute(self) -> Tensor:
-        return self.tokens / self.codes
+        return compression_ratio(self.tokens, self.codes)
+
+
+def _mask_of(nats: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return torch.ones_like(nats, dtype=torch.bool)
+    if mask.shape != nats.shape:
+        raise ValueError(f"mask has shape {tuple(mask.shape)}, nats {tuple(nats.shape)}; they must agree")
+    return mask

@@ -54,16 +54,18 @@ class Record:
         return replace(self, **changes)  # type: ignore[type-var]
 
 
-def check_lengths(owner: str, lengths: torch.Tensor, rows: int, longest: int) -> None:
-    """Raise ``ValueError`` unless ``lengths (rows,)`` lie within 0 to ``longest``.
-
-    Values are looked at on the CPU only: elsewhere a look would wait for the device.
-    """
-    check_shape(owner, "lengths", lengths, (rows,))
-    if lengths.device.type == "cpu" and rows and not torch.compiler.is_compiling():
+def check_lengths(owner: str, lengths: torch.Tensor, shape: tuple[int, ...], longest: int) -> None:
+    """Raise ``ValueError`` unless ``lengths`` has this shape and lies within 0 to ``longest``."""
+    check_shape(owner, "lengths", lengths, shape)
+    if values_are_at_hand(lengths):
         low, high = int(lengths.min()), int(lengths.max())
         if low < 0 or high > longest:
             raise ValueError(f"{owner}: lengths holds {low if low < 0 else high}; allowed: 0 to {longest}")
+
+
+def values_are_at_hand(tensor: torch.Tensor) -> bool:
+    """Whether a look at values is free: on the CPU it is, elsewhere it would wait for the device."""
+    return tensor.device.type == "cpu" and tensor.numel() > 0 and not torch.compiler.is_compiling()
 
 
 def check_shape(owner: str, name: str, tensor: torch.Tensor, expected: tuple[int, ...]) -> None:

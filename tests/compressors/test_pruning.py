@@ -38,6 +38,8 @@ def test_short_chunks_keep_their_share(make):
     "call, message",
     [
         (lambda: wc.KeepLowpass(0), "count=0 is too small"),
+        (lambda: wc.KeepLowpass(3)(bands()), "count=3 is too small beside the 4 coefficients of cA2: the end of each"),
+        (lambda: wc.TopK(8)(bands()), "count=8 is too small beside the 4 coefficients of cA2"),
         (lambda: wc.KeepLowpass(17)(bands()), "count=17 asks for more codes than the 16 coefficients"),
         (
             lambda: wc.TopK(8).capacity(wc.DWT1d("haar", level=2).layout(16)),

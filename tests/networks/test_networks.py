@@ -158,6 +158,13 @@ def generate(**arguments):
     return zoo.language_model().generate(torch.zeros(1, 1, dtype=torch.int64), **arguments)
 
 
+def test_a_pooling_that_does_not_say_it_is_causal_is_not():
+    assert wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1).causal
+    assert not wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1, input_pooling=nn.Identity()).causal
+    with pytest.raises(TypeError, match="body Identity has no causal"):
+        wc.ChunkReduceLM(embedding=nn.Identity(), body=nn.Identity(), decoder=nn.Identity(), head=nn.Identity())
+
+
 def test_a_model_refuses_what_is_not_causal():
     compressor = zoo.wavelet_compressor()
     compressor.causal = False

@@ -69,7 +69,7 @@ def test_gain_only_falls_with_frequency_whatever_is_learned():
         with torch.no_grad():
             encoding.slope.fill_(slope)
         gain = encoding.gain(frequency)
-        assert ((gain.diff() <= 0).all() and (gain <= 1).all() and (gain > 0).all()) or slope == 3.0
+        assert (gain.diff() <= 0).all() and (gain <= 1).all() and (gain >= 0).all()
 
 
 def test_chunk_place_and_frequency_all_change_the_code():

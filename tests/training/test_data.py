@@ -1,4 +1,5 @@
 import os
+import pickle
 import subprocess
 
 import lightning as L
@@ -51,6 +52,19 @@ def test_several_files_are_split_by_file_the_same_way_anywhere(tmp_path):
     assert validation_bytes(data) == joined
 
 
+def test_one_large_file_among_small_ones_is_split_by_its_tail(tmp_path):
+    for names in (("book", "readme"), ("b", "r"), ("x1", "x2"), ("y", "z")):
+        folder = tmp_path / names[0]
+        data = TextDataModule(source=write(folder, **{names[0]: text(100_000), names[1]: text(600)}), length=64)
+        assert 0.09 * 100_600 <= len(data.validation) <= 0.13 * 100_600
+        assert len(data.train) + len(data.validation) == 100_600
+
+
+def test_empty_files_are_named(tmp_path):
+    with pytest.warns(UserWarning, match="1 empty files are left out: .*/nothing"):
+        TextDataModule(source=write(tmp_path, a=text(1000), nothing=""), length=64)
+
+
 def test_samples_run_on_from_file_to_file(tmp_path):
     files = {f"f{i}": text(7, seed=i) for i in range(30)}
     data = TextDataModule(source=write(tmp_path, **files), length=40, validation_share=0.3)
@@ -79,7 +93,7 @@ def test_source_may_be_a_glob_a_folder_or_the_standard_library(tmp_path):
     "files, arguments, error, message",
     [
         ({}, {}, FileNotFoundError, "names no file"),
-        ({"a": "", "b": ""}, {}, ValueError, "holds no bytes: .*/a, .*/b"),
+        ({"a": "", "b": ""}, {}, ValueError, "holds no bytes; empty: .*/a, .*/b"),
         ({"a": "abc"}, {"length": 64}, ValueError, "holds 3 bytes for training, too few for one sample of length=64"),
         ({"a": text(1000)}, {"length": 200}, ValueError, "holds 100 bytes for validation, too few"),
         ({"a": text(1000)}, {"length": 0}, ValueError, "length=0 is too small"),
@@ -185,6 +199,10 @@ def test_the_recall_curriculum_grows_in_steps():
         (lambda: RecallDataModule(keys=12, length=59), "length=59 does not hold keys=12; allowed: 60"),
         (lambda: RecallDataModule(curriculum=-1), "curriculum=-1"),
         (lambda: collate([Sample(torch.tensor([3, 256]))]), "out of range: 3 to 256; allowed: at least one, 0 to 255"),
+        (
+            lambda: collate([Sample(torch.ones(2).long()), Sample(torch.ones(2).long(), torch.ones(2) > 0)]),
+            "1 of 2 samples mark answers; allowed: all or none",
+        ),
         (lambda: collate([Sample(torch.tensor([-1]))]), "out of range: -1 to -1"),
         (lambda: collate([Sample(torch.tensor([], dtype=torch.int64))]), "out of range: none"),
     ],
@@ -210,6 +228,15 @@ def test_workers_serve_what_one_process_serves():
         return torch.stack([next(loader)["tokens"] for _ in range(5)])
 
     assert torch.equal(first(0), first(2))
+
+
+def test_data_reaches_workers_that_are_started_afresh():
+    data = CopyDataModule(length=8, batch_size=3)
+    expected = data.train_sample(5).tokens
+    data.trainer = lambda: None  # a trainer cannot be pickled, and need not be
+    copied = pickle.loads(pickle.dumps(data))
+    assert copied.trainer is None and torch.equal(copied.train_sample(5).tokens, expected)
+    assert pickle.loads(pickle.dumps(copied.validation_set()))[0].tokens.shape == (16,)
 
 
 def test_ranks_take_different_samples():

@@ -57,6 +57,28 @@ def test_rows_without_a_chunk_axis_may_all_be_short():
     torch.testing.assert_close(back, torch.nan_to_num(x), rtol=0, atol=1e-12)
 
 
+def test_a_bank_that_is_no_matrix_runs_step_by_step():
+    class Cubic(wc.WaveletFilterBank):
+        linear = False
+
+        def analysis(self, x, lengths=None):
+            low, high = super().analysis(x, lengths)
+            return low, high + low[..., : high.shape[-2], :] ** 3
+
+        def synthesis(self, branches, lengths=None):
+            low, high = branches
+            return super().synthesis((low, high - low[..., : high.shape[-2], :] ** 3), lengths)
+
+    transform = wc.DWT1d(Cubic("haar"), level=2)
+    x = torch.randn(2, 3, 8, 2, dtype=torch.float64)
+    bands = transform(x)
+    torch.testing.assert_close(bands.values, step_by_step(transform, x))
+    torch.testing.assert_close(transform.inverse(bands), x)
+    lengths = torch.tensor([[8, 5, 0], [8, 8, 3]])
+    mask = (torch.arange(8) < lengths[..., None])[..., None]
+    torch.testing.assert_close(transform.inverse(transform(x, lengths)), torch.where(mask, x, 0))
+
+
 def test_inverse_to_a_level_is_the_approximation_there():
     x = torch.randn(2, 1, 32, 3, dtype=torch.float64)
     bands = wc.DWT1d("db2", level=4)(x)
@@ -122,6 +144,16 @@ def test_half_precision_stays_close():
         (lambda: wc.DWT1d("haar", level=4)(torch.randn(1, 8, 2)), ValueError, "level=4 is too deep for chunk_length=8"),
         (lambda: wc.DWT1d("haar", level=1)(torch.randn(8, 2)), ValueError, r"x has shape \(8, 2\); allowed"),
         (lambda: wc.DWT1d("haar", level=1)(torch.ones(1, 8, 2).long()), TypeError, "int64; allowed: floating point"),
+        (
+            lambda: wc.DWT1d("haar", level=1)(torch.randn(2, 8, 2), torch.tensor([8, 100])),
+            ValueError,
+            "lengths holds 100; allowed: 0 to 8",
+        ),
+        (
+            lambda: wc.DWT1d("haar", level=1)(torch.randn(1, 3, 8, 2), torch.tensor([[7, 8, 5]])),
+            ValueError,
+            "a row has 2 short chunks; allowed: one, its last",
+        ),
         (
             lambda: wc.DWT1d("haar", level=1)(torch.randn(1, 8, 2), torch.tensor([8, 8])),
             ValueError,

@@ -63,7 +63,9 @@ def test_wavedec_and_waverec_have_pywts_numbers_and_give_the_length_back(mode):
                 assert len(ours) == level + 1
                 for mine, reference in zip(ours, theirs):
                     close(mine, reference, torch.float64)
-                close(waverec(ours, wavelet, mode=mode), pywt.waverec(theirs, wavelet, mode=mode, axis=0), torch.float64)
+                close(
+                    waverec(ours, wavelet, mode=mode), pywt.waverec(theirs, wavelet, mode=mode, axis=0), torch.float64
+                )
                 back = waverec(ours, wavelet, mode=mode, length=length)
                 assert back.shape == (length, 4) and np.abs(back.numpy() - x).max() < 1e-8
 

@@ -83,13 +83,22 @@ class KeepLowpass(_KeepCount):
         count: codes per whole chunk.
 
     Raises:
-        ValueError: a count below 1, or above the coefficients that a chunk has.
+        ValueError: a count below 1, below the approximations or above all coefficients that a chunk has.
     """
 
     lowpass = True
 
+    def capacity(self, layout: BandLayout) -> int:
+        if self.count < layout.counts[0]:
+            raise ValueError(
+                f"count={self.count} is too small beside the {layout.counts[0]} coefficients of {layout.names[0]}: the "
+                f"end of each chunk would be lost; allowed: {layout.counts[0]} and above, or a deeper level"
+            )
+        return super().capacity(layout)
+
     def forward(self, bands: Bands) -> Kept:
-        index = torch.arange(self.capacity(bands.layout), device=bands.values.device)
+        self.capacity(bands.layout)
+        index = torch.arange(self.count, device=bands.values.device)
         index = index.expand(*bands.lengths.shape, -1)
         # a short chunk has gaps in this order: the first that it has are counted
         has = bands.mask[..., : self.count]
@@ -107,8 +116,7 @@ class TopK(_KeepCount):
     """
 
     def capacity(self, layout: BandLayout) -> int:
-        coarsest = layout.names[0]
-        approximations = -(-len(layout) // int(layout.support[0]))
+        coarsest, approximations = layout.names[0], layout.counts[0]
         if 4 * approximations > self.count:
             raise ValueError(
                 f"count={self.count} is too small beside the {approximations} coefficients of {coarsest} that always "
@@ -117,6 +125,7 @@ class TopK(_KeepCount):
         return super().capacity(layout)
 
     def forward(self, bands: Bands) -> Kept:
+        self.capacity(bands.layout)
         loudness = bands.values.detach().float().norm(dim=-1)
         infinity = torch.inf
         score = torch.where(bands.layout.always, infinity, loudness).masked_fill(~bands.mask, -infinity)

@@ -46,7 +46,9 @@ def window_mask(
 ) -> Tensor:
     """Which places attend to which, in blocks of ``window`` places, so that the cost is linear.
 
-    Place i sees place j when ``i - window < j`` and ``end[j] <= end[i]``; every place sees itself.
+    Place i sees place j when ``i - window < j``, ``end[j] <= end[i]``, and j lies in the block of i or the one before
+    it; every place sees itself. A later place of equal ``end`` is thus seen within the block only: a window that is a
+    multiple of the codes per chunk keeps chunks whole.
 
     Args:
         length: places in the sequence.
@@ -57,8 +59,8 @@ def window_mask(
     Returns:
         ``(batch or 1, blocks, block, keys)``.
     """
-    block = length if window is None else min(window, length)
-    blocks = -(-length // block)
+    block = max(length, 1) if window is None else max(min(window, length), 1)
+    blocks = max(-(-length // block), 1)
     query = torch.arange(blocks * block, device=device).view(blocks, block, 1)
     first = torch.arange(blocks, device=device).view(blocks, 1, 1) * block
     offset = torch.arange(-block if blocks > 1 else 0, block, device=device)

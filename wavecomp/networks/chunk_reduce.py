@@ -12,9 +12,12 @@ from wavecomp.codes import Codes
 class ChunkReduce(nn.Module):
     """``Reduce-Network(Chunk-Network(chunk_1), ..., Chunk-Network(chunk_k))``, one or several stages deep.
 
+    The codes of the last stage go on: tokens behind its last complete chunk have none yet.
+
     Args:
-        chunk_networks: modules from Codes to fewer Codes, first stage first.
-        reduce_network: a module from Codes to Codes.
+        chunk_networks: modules from Codes to fewer Codes, first stage first. In a causal model each says so in an
+            attribute ``causal``.
+        reduce_network: a module from Codes to Codes, likewise.
 
     Raises:
         ValueError: no Chunk-Network.
@@ -30,7 +33,7 @@ class ChunkReduce(nn.Module):
     @property
     def causal(self) -> bool:
         """Whether every code depends on what was read before its ``end`` alone."""
-        return all(getattr(network, "causal", True) for network in [*self.chunk_networks, self.reduce_network])
+        return all(getattr(network, "causal", False) for network in [*self.chunk_networks, self.reduce_network])
 
     @property
     def chunk_length(self) -> int:

@@ -18,7 +18,7 @@ class ChunkReduceLM(nn.Module):
 
     Args:
         embedding: a module from tokens ``(batch, length)`` to ``(batch, length, dim)``, one token at a time.
-        body: Codes to Codes.
+        body: Codes to Codes, with attributes ``causal`` and ``chunk_length``.
         decoder: a module that is called with embeddings and codes and whose state at t has read tokens before t.
         head: a module from ``(batch, length, dim)`` to ``(batch, length, vocabulary)``.
 
@@ -28,9 +28,13 @@ class ChunkReduceLM(nn.Module):
 
     def __init__(self, *, embedding: nn.Module, body: ChunkReduce, decoder: nn.Module, head: nn.Module) -> None:
         super().__init__()
+        for name in ("causal", "chunk_length"):
+            if not hasattr(body, name):
+                raise TypeError(f"body {type(body).__name__} has no {name}; allowed: ChunkReduce, or what has both")
         if not body.causal:
             raise ValueError(
-                "body holds a compressor or Reduce-Network that is not causal; allowed: those that work chunk by chunk"
+                "body holds a compressor or network that is not causal, or does not say; "
+                "allowed: modules whose attribute causal is True"
             )
         self.embedding = embedding
         self.body = body
@@ -68,7 +72,7 @@ class ChunkReduceLM(nn.Module):
 
     def context(self, tokens: Tensor, lengths: Tensor | None = None) -> Codes:
         """The codes that a prediction within these rows can see: those of chunks that end before the last token."""
-        length = (tokens.shape[1] - 1) // self.body.chunk_length * self.body.chunk_length
+        length = max(tokens.shape[1] - 1, 0) // self.body.chunk_length * self.body.chunk_length
         if lengths is not None:
             lengths = lengths.clamp(max=length)
         return self.encode(tokens[:, :length], lengths)
@@ -91,4 +95,4 @@ class ChunkReduceLM(nn.Module):
         if tokens.ndim != 2:
             raise ValueError(f"tokens has shape {tuple(tokens.shape)}, expected (batch, length)")
         if lengths is not None:
-            check_lengths("ChunkReduceLM", lengths, *tokens.shape)
+            check_lengths("ChunkReduceLM", lengths, tuple(tokens.shape[:1]), tokens.shape[1])

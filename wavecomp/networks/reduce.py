@@ -48,8 +48,13 @@ class ReduceNetwork(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(dim=dim, heads=heads) for _ in range(layers))
         self.norm = nn.RMSNorm(dim)
         self.window = window
-        self.causal = causal
+        self.ordered = causal
         self.dim, self.heads = dim, heads
+
+    @property
+    def causal(self) -> bool:
+        """Whether every code depends on what was read before its ``end`` alone."""
+        return self.ordered and (self.input_pooling is None or getattr(self.input_pooling, "causal", False))
 
     def forward(self, codes: Codes) -> Codes:
         """``Codes`` to as many ``Codes``; empty slots stay zero."""
@@ -64,5 +69,5 @@ class ReduceNetwork(nn.Module):
 
     def _mask(self, codes: Codes) -> Tensor:
         slots, device = codes.values.shape[1], codes.values.device
-        end = codes.end if self.causal else codes.end * 0
+        end = codes.end if self.ordered else codes.end * 0
         return window_mask(slots, window=self.window, end=end, mask=codes.mask, device=device)

@@ -63,7 +63,8 @@ class PositionFrequencyEncoding(nn.Module):
     def forward(self, codes: Codes) -> Codes:
         """``Codes`` to the same codes, weighed and marked; empty slots stay zero."""
         features = self.features(codes).to(self.project.weight.dtype)
-        values = codes.values * self.gain(codes.frequency)[..., None] + self.project(features)
+        gain = self.gain(codes.frequency)[..., None].to(codes.values.dtype)
+        values = codes.values * gain + self.project(features)
         return codes.replace(values=torch.where(codes.mask[..., None], values, 0))
 
     def _octave(self, frequency: Tensor) -> Tensor:

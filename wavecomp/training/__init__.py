@@ -1,6 +1,6 @@
 """Training with Lightning."""
 
-from wavecomp.training.callbacks import BytesPerSecond, SafeStop
+from wavecomp.training.callbacks import BytesPerSecond, LastCheckpoint, SafeStop, SaveCodes
 from wavecomp.training.data import CopyDataModule, RecallDataModule, SampleDataModule, TextDataModule
 from wavecomp.training.language_model import LanguageModelModule
 
@@ -8,8 +8,10 @@ __all__ = [
     "BytesPerSecond",
     "CopyDataModule",
     "LanguageModelModule",
+    "LastCheckpoint",
     "RecallDataModule",
     "SafeStop",
     "SampleDataModule",
+    "SaveCodes",
     "TextDataModule",
 ]

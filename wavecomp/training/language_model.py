@@ -21,9 +21,9 @@ class LanguageModelModule(L.LightningModule):
     """Trains a language model on next bytes, or on the answers of a task, with AdamW, warm-up and a cosine.
 
     Logs ``bits_per_byte``, ``compression_ratio``, ``context_gain`` and, where a batch marks answers, ``answer_bits``
-    and ``answer_accuracy``, under ``train/``, ``val/`` and ``test/``. Where a batch marks answers,
-    the context gain is theirs. ``loss`` is what is trained on, in bits: the answers where there are any, all bytes
-    otherwise.
+    and ``answer_accuracy``, under ``val/`` and ``test/``, and all but the context gain under ``train/``. Where a batch
+    marks answers, the context gain is theirs. ``loss`` is what is trained on, in bits: the answers where there are
+    any, all bytes otherwise.
 
     Args:
         model: predicts token t from the tokens before it.
@@ -71,25 +71,51 @@ class LanguageModelModule(L.LightningModule):
         self.test_metrics = _metrics()
 
     def setup(self, stage: str) -> None:
-        wanted = getattr(getattr(self.trainer, "datamodule", None), "vocabulary", 0)
-        known = getattr(self.model.embedding, "num_embeddings", wanted)
-        if wanted > known:
-            raise ValueError(f"the data has tokens up to {wanted - 1}, the model's embedding allows 0 to {known - 1}")
+        self.check(getattr(getattr(self.trainer, "datamodule", None), "vocabulary", 1))
+
+    @torch.no_grad()
+    def check(self, vocabulary: int) -> None:
+        """Try a few tokens before any work.
+
+        Args:
+            vocabulary: how many tokens the data has.
+
+        Raises:
+            ValueError: parts of the model that do not fit together, or tokens that it does not know.
+        """
+        device = next(self.model.parameters()).device
+        tokens = torch.full((1, self.model.body.chunk_length + 1), vocabulary - 1, device=device)
+        embedded = getattr(self.model.embedding, "num_embeddings", vocabulary)
+        if vocabulary > embedded:
+            raise ValueError(
+                f"the data has tokens up to {vocabulary - 1}, the model's embedding allows 0 to {embedded - 1}"
+            )
+        try:
+            logits = self.model(tokens)
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(f"the parts of the model do not fit together: {error}") from error
+        if logits.shape[-1] < vocabulary:
+            raise ValueError(
+                f"the data has tokens up to {vocabulary - 1}, the model's head predicts 0 to {logits.shape[-1] - 1}"
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         codes = self.model.context(batch["tokens"], batch["lengths"])
         hidden = self._hidden_rows(codes)
-        nats, _ = self._read(batch, codes.replace(mask=codes.mask & ~hidden))
+        nats, right = self._read(batch, codes.replace(mask=codes.mask & ~hidden))
         asked, valid = self._asked(batch), self._valid(batch)
+        # figures are of rows that see their codes, unless none does
+        shown = ~hidden | hidden.all()
         loss = _mean(nats, asked) + sum(codes.losses.values())
         figures = {
-            "bits_per_byte": _mean(nats.detach(), valid & ~hidden) / math.log(2),
+            "bits_per_byte": _mean(nats.detach(), valid & shown) / math.log(2),
             "compression_ratio": codes.ratio,
         }
         if batch["answers"] is not None:
-            figures["answer_bits"] = _mean(nats.detach(), asked & ~hidden) / math.log(2)
+            figures["answer_bits"] = _mean(nats.detach(), asked & shown) / math.log(2)
+            figures["answer_accuracy"] = _mean(right.float(), asked & shown)
         for name, value in figures.items():
-            self.log(f"train/{name}", value, prog_bar=True, batch_size=len(nats))
+            self.log(f"train/{name}", value, prog_bar=name != "answer_accuracy", batch_size=len(nats))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

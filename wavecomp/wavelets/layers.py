@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wavecomp.bands import BandLayout, Bands
+from wavecomp.records import check_lengths, values_are_at_hand
 from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank
 from wavecomp.wavelets.taps import Wavelet
 
@@ -50,6 +51,11 @@ class DWT1d(nn.Module):
     def extra_repr(self) -> str:
         return f"level={self.level}"
 
+    @property
+    def linear(self) -> bool:
+        """Whether the transform is a matrix; one that is not runs step by step."""
+        return all(bank.linear for bank in self.filter_banks)
+
     def check_length(self, chunk_length: int) -> None:
         """Raise ``ValueError`` when chunks of this length cannot be split ``level`` times."""
         most = max(chunk_length, 1).bit_length() - 1
@@ -74,6 +80,10 @@ class DWT1d(nn.Module):
         self.check_length(x.shape[-2])
         matrix = self.analysis_matrix(x.shape[-2], x)
         layout = self._layout(x.shape[-2], matrix)
+        if not self.linear:
+            full = lengths if lengths is not None else torch.full(x.shape[:-2], x.shape[-2], device=x.device)
+            split = self._split(x.reshape(-1, *x.shape[-2:]), None if lengths is None else lengths.flatten())
+            return Bands(values=torch.cat(split, dim=-2).view_as(x), lengths=full, layout=layout)
         if lengths is None:
             full = torch.full(x.shape[:-2], x.shape[-2], device=x.device)
             return Bands(values=matrix @ x, lengths=full, layout=layout)
@@ -96,6 +106,9 @@ class DWT1d(nn.Module):
         values = bands.values[..., :length, :]
         lengths = -(-bands.lengths // 2**to_level)
         values = _zero_behind(values, lengths, bands.mask[..., :length])
+        if not self.linear:
+            rows = self._merge(values.reshape(-1, *values.shape[-2:]), lengths.flatten(), to_level)
+            return rows.view_as(values)
         product = self.synthesis_matrix(length, values, to_level) @ values
         return self._with_tails(product, values, lengths, lambda rows, n: self._merge(rows, n, to_level))
 
@@ -137,8 +150,10 @@ class DWT1d(nn.Module):
         """Replace what the matrix made of short chunks by what the cascade makes of them."""
         if x.ndim == 3:
             return cascade(x, lengths)
+        if not x.shape[1]:
+            return product
         rows = torch.arange(x.shape[0], device=x.device)
-        tail = ((lengths > 0) & (lengths < x.shape[-2])).int().argmax(-1)
+        tail = _short(lengths, x.shape[-2]).int().argmax(-1)
         return product.index_put((rows, tail), cascade(x[rows, tail], lengths[rows, tail]).to(product.dtype))
 
     def _layout(self, chunk_length: int, matrix: Tensor) -> BandLayout:
@@ -164,6 +179,7 @@ class DWT1d(nn.Module):
             support=step.float(),
             frequency=frequency,
             names=names,
+            counts=tuple(counts),
         )
 
     def _check_input(self, x: Tensor, lengths: Tensor | None) -> None:
@@ -174,14 +190,22 @@ class DWT1d(nn.Module):
             )
         if not x.is_floating_point():
             raise TypeError(f"DWT1d: x has dtype {x.dtype}; allowed: floating point")
-        if lengths is not None and lengths.shape != x.shape[:-2]:
-            raise ValueError(f"DWT1d: lengths has shape {tuple(lengths.shape)}, expected {tuple(x.shape[:-2])}")
+        if lengths is not None:
+            check_lengths("DWT1d", lengths, tuple(x.shape[:-2]), x.shape[-2])
+            if x.ndim == 4 and values_are_at_hand(lengths):
+                short = int(_short(lengths, x.shape[-2]).sum(-1).max())
+                if short > 1:
+                    raise ValueError(f"DWT1d: a row has {short} short chunks; allowed: one, its last")
 
 
 def _identity(length: int, like: Tensor) -> Tensor:
     # built in at least fp32 and cast last: bf16 taps would cost exactness for nothing
     dtype = torch.promote_types(like.dtype, torch.float32)
     return torch.eye(length, dtype=dtype, device=like.device)
+
+
+def _short(lengths: Tensor, chunk_length: int) -> Tensor:
+    return (lengths > 0) & (lengths < chunk_length)
 
 
 def _zero_behind(x: Tensor, lengths: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import pywt
 import torch
 
+
 @dataclass(frozen=True)
 class FilterTaps:
     """The four filters of a two-channel filter bank, in pywt's order and orientation.

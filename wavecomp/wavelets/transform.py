@@ -103,7 +103,9 @@ def idwt(
     if whole < 1:
         raise ValueError(f"idwt: {count} coefficients are too few for a filter of {len(taps)} taps in mode={mode!r}")
     if length is not None and length not in (whole, whole - 1):
-        raise ValueError(f"idwt: length={length} does not go with {count} coefficients; allowed: {whole - 1} or {whole}")
+        raise ValueError(
+            f"idwt: length={length} does not go with {count} coefficients; allowed: {whole - 1} or {whole}"
+        )
     # x[2q + p] = sum_i rec[2i + p + shift] c[q - i]; without periodization the first F / 2 - 1 pairs lie before x
     shift = len(taps) // 2 - 1 if periodic else len(taps) - 2
     steps = [i for i in range(-len(taps), len(taps)) if 0 <= 2 * i + 1 + shift <= len(taps)]
@@ -141,7 +143,7 @@ def wavedec(
 
     Example:
         >>> [c.shape[-2] for c in wavedec(torch.randn(2, 64, 3), "db2", level=2)]
-        [16, 16, 32]
+        [18, 18, 33]
     """
     taps = FilterTaps.of(wavelet)
     most = dwt_max_level(data.shape[_check_data(data, axis)], taps)

@@ -36,7 +36,7 @@ def collate(samples: Sequence[Sample], *, vocabulary: int = 256) -> Batch:
     """Pad samples to one length; zeros stand behind a row's end.
 
     Raises:
-        ValueError: a token outside 0 to vocabulary - 1.
+        ValueError: a token outside 0 to vocabulary - 1, or answers in some samples only.
     """
     for sample in samples:
         if not len(sample.tokens) or not 0 <= sample.tokens.min() <= sample.tokens.max() < vocabulary:
@@ -51,6 +51,8 @@ def collate(samples: Sequence[Sample], *, vocabulary: int = 256) -> Batch:
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     answers = [sample.answers for sample in samples if sample.answers is not None]
+    if len(answers) not in (0, len(samples)):
+        raise ValueError(f"{len(answers)} of {len(samples)} samples mark answers; allowed: all or none")
     return Batch(
         tokens=pad([sample.tokens for sample in samples]),
         lengths=lengths if ragged else None,
@@ -91,6 +93,15 @@ class SampleDataModule(L.LightningDataModule):
     def train_sample(self, index: int) -> Sample:
         """Training sample ``index``."""
         raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        # workers are given the data, not the trainer that holds it
+        return {**self.__dict__, "trainer": None}
+
+    @property
+    def rows_per_step(self) -> int:
+        """Samples that all ranks together take at once: these have one length in tasks that grow."""
+        return self.batch_size * (self.trainer.world_size if self.trainer else 1)
 
     def validation_set(self) -> Dataset[Sample]:
         """The same samples on every run."""

@@ -60,17 +60,18 @@ class CopyDataModule(SampleDataModule):
 
     def train_sample(self, index: int) -> Sample:
         # all rows of a batch have one length
-        first = index // self.batch_size * self.batch_size
+        first = index // self.rows_per_step * self.rows_per_step
         share = min(1.0, first / self.curriculum) if self.curriculum else 1.0
         steps = -(-(self.length - self.shortest) // self.step)
         length = min(self.length, self.shortest + round(share * steps) * self.step)
         return self._sample(np.random.default_rng([self.seed, TRAINING, index]), length)
 
+    def validation_sample(self, index: int) -> Sample:
+        """Validation sample ``index``, the same for every seed."""
+        return self._sample(np.random.default_rng([0, VALIDATION, index]), self.length)
+
     def validation_set(self) -> Dataset[Sample]:
-        return Generated(
-            lambda index: self._sample(np.random.default_rng([0, VALIDATION, index]), self.length),
-            self.validation_samples,
-        )
+        return Generated(self.validation_sample, self.validation_samples)
 
     def _sample(self, random: np.random.Generator, length: int) -> Sample:
         symbols = torch.from_numpy(random.integers(self.vocabulary, size=length))
@@ -129,15 +130,17 @@ class RecallDataModule(SampleDataModule):
         self.validation_samples = validation_samples
 
     def train_sample(self, index: int) -> Sample:
-        first = index // self.batch_size * self.batch_size
+        first = index // self.rows_per_step * self.rows_per_step
         share = min(1.0, first / self.curriculum) if self.curriculum else 1.0
         share = min(self.steps, 1 + int(share * self.steps)) / self.steps
         return self._sample(np.random.default_rng([self.seed, TRAINING, index]), share)
 
+    def validation_sample(self, index: int) -> Sample:
+        """Validation sample ``index``, the same for every seed."""
+        return self._sample(np.random.default_rng([0, VALIDATION, index]), 1.0)
+
     def validation_set(self) -> Dataset[Sample]:
-        return Generated(
-            lambda index: self._sample(np.random.default_rng([0, VALIDATION, index]), 1.0), self.validation_samples
-        )
+        return Generated(self.validation_sample, self.validation_samples)
 
     def _sample(self, random: np.random.Generator, share: float) -> Sample:
         count = max(1, round(self.keys * share))

@@ -8,6 +8,7 @@ import glob
 import hashlib
 import itertools
 import sysconfig
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def _mapped(path: Path) -> np.memmap:
 class TextDataModule(SampleDataModule):
     """Bytes of text, cut at random places for training and one after another for validation.
 
-    Several files are split by file, one file by its tail; the split is the same on every run. Validation counts every
+    Several files are split by file, one file (or a folder that one file makes up) by its tail; the split is the same
+    on every run. Validation counts every
     byte of its share, or of ``validation_samples`` samples at even distances.
 
     Args:
@@ -140,7 +142,7 @@ def _tokens(data: np.ndarray) -> torch.Tensor:
 
 
 def find_files(source: str) -> list[Path]:
-    """The files that a source names, sorted; empty files are left out.
+    """The files that a source names, sorted; empty files are left out with a warning that names them.
 
     Raises:
         FileNotFoundError: when there are none.
@@ -162,10 +164,13 @@ def find_files(source: str) -> list[Path]:
         )
     sizes = {path: _size(path) for path in sorted(paths)}
     filled = [path for path, size in sizes.items() if size]
+    empty = [str(path) for path, size in sizes.items() if not size]
     if not filled:
         raise ValueError(
-            f"source={source!r} holds no bytes: {', '.join(map(str, list(sizes)[:3]))} and others are empty"
+            f"source={source!r} holds no bytes; empty: {', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}"
         )
+    if empty and source != PYTHON_STDLIB:
+        warnings.warn(f"{len(empty)} empty files are left out: {', '.join(empty[:10])}", stacklevel=2)
     return filled
 
 
@@ -178,17 +183,28 @@ def _size(path: Path) -> int:
 
 
 def split(paths: list[Path], validation_share: float) -> tuple[Corpus, Corpus]:
-    """Training and validation: by file, in an order that the files' names alone decide; one file by its tail."""
-    if len(paths) == 1:
-        size = _size(paths[0])
-        edge = size - round(size * validation_share)
-        return Corpus([Piece(paths[0], 0, edge)]), Corpus([Piece(paths[0], edge, size)])
+    """Training and validation: by file, in an order that the files' names alone decide.
+
+    Files that would take validation far beyond its share are passed over; what is then missing is the tail of the
+    largest training file, which for one file is all there is to it.
+    """
     root = paths[0].parent
     while not all(path.is_relative_to(root) for path in paths):
         root = root.parent
     shuffled = sorted(paths, key=lambda p: hashlib.sha256(p.relative_to(root).as_posix().encode()).digest())
-    pieces = [Piece(path, 0, _size(path)) for path in shuffled]
-    wanted = validation_share * sum(piece.stop for piece in pieces)
-    reached = [*itertools.accumulate(piece.stop for piece in pieces)]
-    count = min(bisect.bisect_left(reached, wanted) + 1, len(pieces) - 1)
-    return Corpus(pieces[count:]), Corpus(pieces[:count])
+    sizes = {path: _size(path) for path in shuffled}
+    wanted = round(validation_share * sum(sizes.values()))
+    chosen: list[Path] = []
+    for path in shuffled:
+        taken = sum(sizes[p] for p in chosen)
+        if len(paths) > 1 and taken < wanted and taken + sizes[path] <= 1.25 * wanted:
+            chosen.append(path)
+    validation = [Piece(path, 0, sizes[path]) for path in chosen]
+    training = {path: Piece(path, 0, sizes[path]) for path in shuffled if path not in chosen}
+    missing = wanted - sum(piece.stop for piece in validation)
+    if missing > 0.25 * wanted:
+        largest = max(training, key=lambda p: sizes[p])
+        edge = max(sizes[largest] - missing, 0)
+        training[largest] = Piece(largest, 0, edge)
+        validation.append(Piece(largest, edge, sizes[largest]))
+    return Corpus(list(training.values())), Corpus(validation)
