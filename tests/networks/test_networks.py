@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import wavecomp as wc
-from wavecomp.networks.attention import window_attention, window_mask
+from wavecomp.networks.attention import Memory, MemoryAttention, head_angles, window_attention, window_mask
 
 
 @pytest.mark.parametrize("length, window", [(1, 4), (4, 4), (13, 4), (16, 4), (37, 8), (5, None)])
@@ -32,6 +32,23 @@ def test_windows_of_codes_follow_end():
     assert blocks[0, 0, 0].nonzero().flatten().tolist() == [4, 5]
     assert blocks[0, 1, 1].nonzero().flatten().tolist() == [2, 4, 5]
     assert blocks[0, 0, 3, 7]
+
+
+def test_attention_to_codes_sees_distances_at_token_resolution():
+    attention = zoo.perturb(MemoryAttention(dim=zoo.DIM, heads=2)).double()
+    with torch.no_grad():
+        attention.sink[0] = 0  # its key has no place: with one, scores against it would know the absolute place
+    x, values = torch.randn(1, 5, zoo.DIM).double(), torch.randn(1, 3, zoo.DIM).double()
+    place, position, mask = torch.arange(5) + 40, torch.tensor([[3.5, 11.5, 19.5]]), torch.ones(1, 5, 3) > 0
+
+    def out(move_tokens, move_codes):
+        memory = Memory(values, head_angles(position + move_codes, zoo.DIM, 2), mask)
+        return attention(x, memory, head_angles(place + move_tokens, zoo.DIM, 2))
+
+    torch.testing.assert_close(out(7, 7), out(0, 0), rtol=0, atol=1e-5)
+    assert (out(0, 1) - out(0, 0)).abs().max() > 1e-3
+    hidden = attention(x, Memory(values, head_angles(position, zoo.DIM, 2), ~mask), head_angles(place, zoo.DIM, 2))
+    torch.testing.assert_close(hidden, hidden[:, :1].expand(-1, 5, -1))  # nothing but the sink is left
 
 
 @pytest.mark.parametrize(

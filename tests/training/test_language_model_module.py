@@ -75,6 +75,15 @@ def test_training_lowers_the_loss_and_hides_its_share_of_rows(tmp_path):
     assert float(run.callback_metrics["val/bits_per_byte"]) < before
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_hidden_rows_learn_without_their_codes(share):
+    module = LanguageModelModule(model=zoo.perturb(zoo.language_model()), hidden_share=share)
+    module.log = lambda *args, **kwargs: None
+    module.training_step(collate([Sample(torch.randint(256, (40,))) for _ in range(2)]), 0).backward()
+    learned = [p.grad is not None and bool(p.grad.any()) for p in module.model.body.parameters()]
+    assert all(learned) if share == 0 else not any(learned)
+
+
 def test_rate_warms_up_and_falls():
     module = LanguageModelModule(model=zoo.language_model(), warmup_steps=10, final_share=0.1)
     rates = [module.rate(step, 100) for step in range(101)]
