@@ -160,6 +160,10 @@ def test_saved_codes_stand_in_for_the_past():
             lambda: zoo.language_model()(torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3, 4])),
             "lengths holds 4; allowed: 0 to 3",
         ),
+        (
+            lambda: zoo.language_model().context(torch.zeros(2, 40, dtype=torch.int64), torch.tensor([40, 41])),
+            "lengths holds 41; allowed: 0 to 40",
+        ),
         (lambda: zoo.language_model()(torch.zeros(1, 3, dtype=torch.int64), codes="none"), "codes='none' is unknown"),
         (lambda: generate(max_new_tokens=-1), "max_new_tokens=-1 is negative"),
         (lambda: generate(max_new_tokens=1, temperature=-1.0), "temperature=-1.0 is negative"),

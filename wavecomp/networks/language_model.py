@@ -58,7 +58,6 @@ class ChunkReduceLM(nn.Module):
         Raises:
             ValueError: shapes that do not fit, or lengths beyond the tensor (values are checked on the CPU only).
         """
-        self._check_shapes(tokens, lengths)
         if isinstance(codes, str) and codes != "hidden":
             raise ValueError(f"codes={codes!r} is unknown; allowed: Codes, 'hidden' or None")
         if codes is None or isinstance(codes, str):
@@ -72,6 +71,7 @@ class ChunkReduceLM(nn.Module):
 
     def context(self, tokens: Tensor, lengths: Tensor | None = None) -> Codes:
         """The codes that a prediction within these rows can see: those of chunks that end before the last token."""
+        self._check_shapes(tokens, lengths)
         length = max(tokens.shape[1] - 1, 0) // self.body.chunk_length * self.body.chunk_length
         if lengths is not None:
             lengths = lengths.clamp(max=length)

@@ -11,7 +11,30 @@ from wavecomp.training.data.samples import Generated, Sample, SampleDataModule
 TRAINING, VALIDATION = 0, 1
 
 
-class CopyDataModule(SampleDataModule):
+class _Task(SampleDataModule):
+    """Samples that are made from a random generator and a share of their full size, which may grow in training."""
+
+    curriculum: int
+    validation_samples: int
+
+    def train_sample(self, index: int) -> Sample:
+        # all rows of a batch have one size
+        first = index // self.rows_per_step * self.rows_per_step
+        share = min(1.0, first / self.curriculum) if self.curriculum else 1.0
+        return self._sample(np.random.default_rng([self.seed, TRAINING, index]), share)
+
+    def validation_sample(self, index: int) -> Sample:
+        """Validation sample ``index``, of full size and the same for every seed."""
+        return self._sample(np.random.default_rng([0, VALIDATION, index]), 1.0)
+
+    def validation_set(self) -> Dataset[Sample]:
+        return Generated(self.validation_sample, self.validation_samples)
+
+    def _sample(self, random: np.random.Generator, share: float) -> Sample:
+        raise NotImplementedError
+
+
+class CopyDataModule(_Task):
     """Random symbols, then the same again: the second half can be known from the first alone.
 
     Training may begin with short copies: over the first ``curriculum`` samples the length grows in even steps of
@@ -58,27 +81,14 @@ class CopyDataModule(SampleDataModule):
         self.step = step
         self.validation_samples = validation_samples
 
-    def train_sample(self, index: int) -> Sample:
-        # all rows of a batch have one length
-        first = index // self.rows_per_step * self.rows_per_step
-        share = min(1.0, first / self.curriculum) if self.curriculum else 1.0
+    def _sample(self, random: np.random.Generator, share: float) -> Sample:
         steps = -(-(self.length - self.shortest) // self.step)
         length = min(self.length, self.shortest + round(share * steps) * self.step)
-        return self._sample(np.random.default_rng([self.seed, TRAINING, index]), length)
-
-    def validation_sample(self, index: int) -> Sample:
-        """Validation sample ``index``, the same for every seed."""
-        return self._sample(np.random.default_rng([0, VALIDATION, index]), self.length)
-
-    def validation_set(self) -> Dataset[Sample]:
-        return Generated(self.validation_sample, self.validation_samples)
-
-    def _sample(self, random: np.random.Generator, length: int) -> Sample:
         symbols = torch.from_numpy(random.integers(self.vocabulary, size=length))
         return Sample(tokens=symbols.repeat(2), answers=torch.arange(2 * length) >= length)
 
 
-class RecallDataModule(SampleDataModule):
+class RecallDataModule(_Task):
     """Keys with values, scattered in noise; then every key is asked for again, in another order.
 
     A fact is ``=key`` and its value, a question ``?key`` and its value; keys are two letters, values two digits, noise
@@ -129,20 +139,8 @@ class RecallDataModule(SampleDataModule):
         self.steps = steps
         self.validation_samples = validation_samples
 
-    def train_sample(self, index: int) -> Sample:
-        first = index // self.rows_per_step * self.rows_per_step
-        share = min(1.0, first / self.curriculum) if self.curriculum else 1.0
-        share = min(self.steps, 1 + int(share * self.steps)) / self.steps
-        return self._sample(np.random.default_rng([self.seed, TRAINING, index]), share)
-
-    def validation_sample(self, index: int) -> Sample:
-        """Validation sample ``index``, the same for every seed."""
-        return self._sample(np.random.default_rng([0, VALIDATION, index]), 1.0)
-
-    def validation_set(self) -> Dataset[Sample]:
-        return Generated(self.validation_sample, self.validation_samples)
-
     def _sample(self, random: np.random.Generator, share: float) -> Sample:
+        share = min(self.steps, 1 + int(share * self.steps)) / self.steps
         count = max(1, round(self.keys * share))
         length = max(count * self.fact, round(self.length * share))
         numbers = random.choice(26 * 26, size=count, replace=False)
