@@ -20,12 +20,14 @@ FLOORS = [
     "metrics",
     "files",
     "training",
+    "benchmarks",
     "cli",
 ]
 ONLY_IN = {
     "lightning": {"training", "cli"},
     "matplotlib": set(),
-    "pywt": {"wavelets"},
+    "pywt": {"wavelets", "benchmarks"},
+    "ptwt": {"benchmarks"},
     "jsonargparse": {"files", "cli"},
 }
 

@@ -12,7 +12,78 @@ DIM = 16
 CHUNK = 16
 COUNT = 4
 
-FILTER_BANKS = {wc.WaveletFilterBank: lambda: wc.WaveletFilterBank("db2")}
+CHANNELS = 4  # of the signals that banks and transforms are given
+
+FILTER_BANKS = {
+    wc.WaveletFilterBank: {
+        "db2": lambda: wc.WaveletFilterBank("db2"),
+        "bior2.2": lambda: wc.WaveletFilterBank("bior2.2"),
+    },
+    wc.OrthogonalFilterBank: {
+        "haar": lambda: wc.OrthogonalFilterBank("haar"),
+        "db4": lambda: wc.OrthogonalFilterBank("db4"),
+        "sym5-heads": lambda: wc.OrthogonalFilterBank("sym5", heads=2),
+        "db3-free": lambda: wc.OrthogonalFilterBank("db3", vanishing_moments=0),
+    },
+    wc.LiftingFilterBank: {
+        "haar": lambda: wc.LiftingFilterBank("haar"),
+        "db2": lambda: wc.LiftingFilterBank("db2"),
+        "bior2.2": lambda: wc.LiftingFilterBank("bior2.2"),
+        "bior4.4-heads": lambda: wc.LiftingFilterBank("bior4.4", heads=2),
+    },
+    wc.NeuralLiftingFilterBank: {
+        "bior2.2": lambda: wc.NeuralLiftingFilterBank(dim=CHANNELS),
+        "db2": lambda: wc.NeuralLiftingFilterBank(dim=CHANNELS, init="db2", hidden=2),
+    },
+    wc.MBandFilterBank: {
+        "3": lambda: wc.MBandFilterBank(3),
+        "4-heads": lambda: wc.MBandFilterBank(4, order=2, heads=2),
+    },
+    wc.FreeFilterBank: {
+        "db3": lambda: wc.FreeFilterBank("db3"),
+        "bior2.2-heads": lambda: wc.FreeFilterBank("bior2.2", heads=2),
+    },
+}
+
+
+def every_bank():
+    """Name and maker of each bank."""
+    for kind, makers in FILTER_BANKS.items():
+        for name, make in makers.items():
+            yield f"{kind.__name__}-{name}", make
+
+
+# each transform of chunks, with a bank of every sort in DWT1d
+TRANSFORMS = {
+    wc.DWT1d: {
+        "db4": lambda level: wc.DWT1d("db4", level=level),
+        "cascade": lambda level: wc.DWT1d("db2", level=level, backend="cascade"),
+        "lattice": lambda level: wc.DWT1d(wc.OrthogonalFilterBank("db4"), level=level),
+        "lattice-per-level": lambda level: wc.DWT1d(
+            [wc.OrthogonalFilterBank("db2") for _ in range(level)], level=level
+        ),
+        "lattice-heads": lambda level: wc.DWT1d(wc.OrthogonalFilterBank("db2", heads=2), level=level),
+        "lifting": lambda level: wc.DWT1d(wc.LiftingFilterBank("bior2.2"), level=level),
+        "neural": lambda level: wc.DWT1d(wc.NeuralLiftingFilterBank(dim=DIM), level=level),
+        "three-bands": lambda level: wc.DWT1d(wc.MBandFilterBank(3), level=min(level, 2)),
+    },
+    wc.WaveletPackets1d: {
+        "haar": lambda level: wc.WaveletPackets1d("haar", level=level),
+        "lattice": lambda level: wc.WaveletPackets1d(wc.OrthogonalFilterBank("db2"), level=level),
+    },
+    wc.DWT2d: {
+        "haar": lambda level: wc.DWT2d("haar", level=level),
+        "lattice": lambda level: wc.DWT2d(wc.OrthogonalFilterBank("db2"), level=level),
+    },
+}
+
+
+def every_transform(level=2):
+    """Name and maker of each transform of chunks."""
+    for kind, makers in TRANSFORMS.items():
+        for name, make in makers.items():
+            yield f"{kind.__name__}-{name}", lambda make=make: make(level)
+
 
 PRUNERS = {
     wc.KeepLowpass: lambda: wc.KeepLowpass(COUNT),
@@ -20,12 +91,13 @@ PRUNERS = {
 }
 
 
-def wavelet_compressor(pruner=None, *, wavelet="haar"):
+def wavelet_compressor(pruner=None, *, wavelet="haar", transform=None):
     pruner = pruner or wc.KeepLowpass(COUNT)
     level = 2 if pruner.lowpass else 4
-    detail = wc.DetailChannel(dim=DIM, level=level) if pruner.lowpass else None
+    transform = transform or wc.DWT1d(wavelet, level=level)
+    detail = wc.DetailChannel(dim=DIM, level=level) if pruner.lowpass and transform.dyadic else None
     return wc.WaveletCompressor(
-        transform=wc.DWT1d(wavelet, level=level),
+        transform=transform,
         pruner=pruner,
         detail_channel=detail,
         encoding=wc.PositionFrequencyEncoding(DIM),
@@ -39,12 +111,22 @@ COMPRESSORS = {
 
 
 def every_compressor():
-    """Name and maker of each compressor, the wavelet one with each pruner and with long filters too."""
+    """Name and maker of each compressor, the wavelet one with each pruner and each transform too."""
+    yield from some_compressors()
+    for name, make in every_transform():
+        yield f"WaveletCompressor-{name}", lambda make=make: wavelet_compressor(transform=make())
+
+
+def some_compressors():
+    """Those whose difference reaches a whole model: of each transform one."""
     for kind, make in COMPRESSORS.items():
         yield kind.__name__, make
     for kind, make in PRUNERS.items():
         yield f"WaveletCompressor-{kind.__name__}", lambda make=make: wavelet_compressor(make())
-    yield "WaveletCompressor-db4", lambda: wavelet_compressor(wavelet="db4")
+    for kind, makers in TRANSFORMS.items():
+        make = makers["lattice"]
+        yield f"WaveletCompressor-{kind.__name__}", lambda make=make: wavelet_compressor(transform=make(2))
+    yield "WaveletCompressor-neural", lambda: wavelet_compressor(transform=TRANSFORMS[wc.DWT1d]["neural"](2))
 
 
 def language_model(

@@ -26,7 +26,20 @@ from wavecomp.networks import (
     TransformerEncoder,
 )
 from wavecomp.positions import PositionFrequencyEncoding
-from wavecomp.wavelets import DWT1d, FilterBank, FilterTaps, WaveletFilterBank
+from wavecomp.wavelets import (
+    ChunkTransform,
+    DWT1d,
+    DWT2d,
+    FilterBank,
+    FilterTaps,
+    FreeFilterBank,
+    LiftingFilterBank,
+    MBandFilterBank,
+    NeuralLiftingFilterBank,
+    OrthogonalFilterBank,
+    WaveletFilterBank,
+    WaveletPackets1d,
+)
 
 __version__ = "0.1.0"
 
@@ -37,17 +50,24 @@ __all__ = [
     "ChunkNetwork",
     "ChunkReduce",
     "ChunkReduceLM",
+    "ChunkTransform",
     "Chunks",
     "Codes",
     "Compressor",
     "DWT1d",
+    "DWT2d",
     "DetailChannel",
     "FilterBank",
     "FilterTaps",
+    "FreeFilterBank",
     "KeepLowpass",
     "Kept",
+    "LiftingFilterBank",
     "LocalDecoder",
+    "MBandFilterBank",
     "MeanPoolCompressor",
+    "NeuralLiftingFilterBank",
+    "OrthogonalFilterBank",
     "PositionFrequencyEncoding",
     "Pruner",
     "ReduceNetwork",
@@ -56,6 +76,7 @@ __all__ = [
     "TransformerEncoder",
     "WaveletCompressor",
     "WaveletFilterBank",
+    "WaveletPackets1d",
     "compressors",
     "load",
     "metrics",

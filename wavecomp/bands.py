@@ -22,10 +22,11 @@ class BandLayout(Record):
         index: place of the coefficient within its band.
         needs: the shortest chunk, in tokens, that has this coefficient.
         position: centre of the support, in tokens from the chunk's start.
-        support: tokens covered, ``2 ** level``.
+        support: tokens covered, ``2 ** level`` in a dyadic transform.
         frequency: centre frequency of the band, in cycles per token.
         names: one name per band, for example ``("cA2", "cD2", "cD1")``.
         counts: coefficients per band of a whole chunk.
+        length: tokens of a whole chunk.
     """
 
     level: Tensor
@@ -37,8 +38,9 @@ class BandLayout(Record):
     frequency: Tensor
     names: tuple[str, ...]
     counts: tuple[int, ...]
+    length: int
 
-    static: ClassVar[tuple[str, ...]] = ("names", "counts")
+    static: ClassVar[tuple[str, ...]] = ("names", "counts", "length")
 
     def __post_init__(self) -> None:
         for name in ("band", "index", "needs", "position", "support", "frequency"):
@@ -61,11 +63,15 @@ class Bands(Record):
         values: ``(..., coefficients, dim)``; zero where a short chunk has no such coefficient.
         lengths: ``(...)``, tokens in each chunk.
         layout: what each coefficient is.
+        dense: known to be whole chunks all; a promise that spares the inverse its care for short ones.
     """
 
     values: Tensor
     lengths: Tensor
     layout: BandLayout
+    dense: bool = False
+
+    static: ClassVar[tuple[str, ...]] = ("dense",)
 
     def __post_init__(self) -> None:
         check_shape("Bands", "lengths", self.lengths, tuple(self.values.shape[:-2]))

@@ -71,7 +71,7 @@ class _KeepCount(Pruner):
 
     def budget(self, bands: Bands) -> Tensor:
         """``(batch, chunks)``: the share of the count that a chunk of this length has."""
-        return -(-bands.lengths * self.count // len(bands.layout))
+        return -(-bands.lengths * self.count // bands.layout.length)
 
 
 class KeepLowpass(_KeepCount):

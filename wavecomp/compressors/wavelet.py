@@ -10,7 +10,7 @@ from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.compressor import Compressor
 from wavecomp.compressors.detail import DetailChannel
 from wavecomp.compressors.pruning import Pruner
-from wavecomp.wavelets import DWT1d
+from wavecomp.wavelets import ChunkTransform
 
 
 class WaveletCompressor(Compressor):
@@ -37,7 +37,7 @@ class WaveletCompressor(Compressor):
     def __init__(
         self,
         *,
-        transform: DWT1d,
+        transform: ChunkTransform,
         pruner: Pruner,
         detail_channel: DetailChannel | None = None,
         encoding: nn.Module | None = None,
@@ -45,6 +45,8 @@ class WaveletCompressor(Compressor):
         super().__init__()
         if detail_channel is not None and not pruner.lowpass:
             raise ValueError(f"detail_channel goes with a low-pass pruner such as KeepLowpass, not with {pruner}")
+        if detail_channel is not None and not transform.dyadic:
+            raise ValueError(f"detail_channel goes with DWT1d and banks of two branches, not with {transform}")
         if detail_channel is not None and detail_channel.level != transform.level:
             raise ValueError(
                 f"detail_channel has level={detail_channel.level}, the transform level={transform.level}; give both one"

@@ -14,13 +14,24 @@ from wavecomp.wavelets.transform import dwt, idwt
 class FilterBank(nn.Module):
     """The contract: one level of analysis and its inverse along axis -2, at any length, zero included.
 
-    ``linear`` says that the bank is a matrix; a bank that is not runs step by step. ``exact`` is ``False`` only for
-    filters that are free of the reconstruction constraint and held to it by a loss.
+    Attributes:
+        linear: whether the bank is a matrix; a bank that is not runs step by step.
+        exact: ``False`` only for filters that are free of the reconstruction constraint and held to it by a loss.
+        branches: how many there are; output q of a branch stands for the samples ``branches * q`` and those after it.
+        heads: groups of neighbouring channels, each with filters of its own.
+        dim: the channels that a bank must be given, ``None`` for any.
+        reach: samples that an output of a linear bank reads before and behind those that it stands for.
+        follows_constants: whether the ends depend on what earlier levels made of a constant. Such a bank's methods
+            take it as ``ones=``: the approximation of a constant one so far, ``(rows or 1, length, heads)``.
     """
 
     linear: bool = True
     exact: bool = True
     branches: int = 2
+    heads: int = 1
+    dim: int | None = None
+    reach: int = 0
+    follows_constants: bool = False
 
     def analysis(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
         """Split a signal.
@@ -35,7 +46,9 @@ class FilterBank(nn.Module):
         """
         raise NotImplementedError
 
-    def synthesis(self, branches: Sequence[Tensor], lengths: Tensor | None = None) -> Tensor:
+    def synthesis(
+        self, branches: Sequence[Tensor], lengths: Tensor | None = None, *, ones: Tensor | None = None
+    ) -> Tensor:
         """Put a signal together again: the exact inverse. ``lengths`` are those of the signal."""
         raise NotImplementedError
 
@@ -58,63 +71,97 @@ class WaveletFilterBank(FilterBank):
     def __init__(self, wavelet: Wavelet) -> None:
         super().__init__()
         self.taps = FilterTaps.of(wavelet)
+        self.reach = len(self.taps) // 2 - 1
 
     def extra_repr(self) -> str:
         return f"taps={len(self.taps)}, orthogonal={self.taps.orthogonal}"
 
-    def analysis(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def analysis(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
         if lengths is not None:
-            return self._ragged_analysis(x, lengths)
+            return periodized_analysis(x, lengths, self._weights(x, self.taps.dec_lo, self.taps.dec_hi))
         even = x.shape[-2] // 2 * 2
         if not even:
             return x, x[..., :0, :]
         low, high = dwt(x[..., :even, :], self.taps, mode="periodization")
         return torch.cat([low, x[..., even:, :]], dim=-2), high
 
-    def synthesis(self, branches: Sequence[Tensor], lengths: Tensor | None = None) -> Tensor:
+    def synthesis(
+        self, branches: Sequence[Tensor], lengths: Tensor | None = None, *, ones: Tensor | None = None
+    ) -> Tensor:
         low, high = branches
         if lengths is not None:
-            return self._ragged_synthesis(low, high, lengths)
+            return periodized_synthesis(low, high, lengths, self._weights(low, self.taps.rec_lo, self.taps.rec_hi))
         half = high.shape[-2]
         if not half:
             return low
         return torch.cat([idwt(low[..., :half, :], high, self.taps, mode="periodization"), low[..., half:, :]], dim=-2)
 
-    def _ragged_analysis(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        length = x.shape[-2]
-        pairs = (lengths // 2)[:, None]
-        x = torch.where((torch.arange(length, device=x.device) < lengths[:, None])[..., None], x, 0)
-        out = torch.arange((length + 1) // 2, device=x.device)
-        low, high = torch.zeros_like(x[:, : len(out)]), torch.zeros_like(x[:, : len(out)])
-        reach = len(self.taps) // 2
-        for j, (lo, hi) in enumerate(zip(self.taps.dec_lo, self.taps.dec_hi)):
-            source = (2 * out + reach - j).remainder((2 * pairs).clamp(min=1))
-            sample = _take(x, source)
-            low, high = low + lo * sample, high + hi * sample
-        paired = (out < pairs)[..., None]
-        passed = (out == pairs)[..., None] & (lengths % 2 == 1)[:, None, None]
-        last = _take(x, (lengths[:, None] - 1).clamp(min=0))
-        low = torch.where(paired, low, torch.where(passed, last, 0))
-        return low, torch.where(paired, high, 0)[:, : length // 2]
+    def _weights(self, like: Tensor, *filters: tuple[float, ...]) -> Tensor:
+        return torch.tensor(filters, dtype=like.dtype, device=like.device)[..., None]
 
-    def _ragged_synthesis(self, low: Tensor, high: Tensor, lengths: Tensor) -> Tensor:
-        length = low.shape[-2] + high.shape[-2]
-        pairs = (lengths // 2)[:, None]
-        out = torch.arange(length, device=low.device)
-        if high.shape[-2] == 0:
-            return torch.where((out < lengths[:, None])[..., None], low, 0)
-        reach = len(self.taps) // 2
-        # x[2q + p] = sum_i rec[2i + p + reach - 1] c[q - i], the tap depends on the parity p of the output
-        rec = torch.tensor([self.taps.rec_lo, self.taps.rec_hi], dtype=low.dtype, device=low.device)
-        even = torch.zeros_like(torch.cat([low, high], dim=-2))
-        for i in range(-(reach // 2), reach // 2 + 1):
-            tap = 2 * i + out % 2 + reach - 1
-            weight = torch.where((tap >= 0) & (tap < len(self.taps)), rec[:, tap.clamp(0, len(self.taps) - 1)], 0)
-            source = (out // 2 - i).remainder(pairs.clamp(min=1))
-            even = even + weight[0, :, None] * _take(low, source) + weight[1, :, None] * _take(high, source)
-        passed = (out == 2 * pairs) & (lengths % 2 == 1)[:, None]
-        last = _take(low, pairs.clamp(max=low.shape[-2] - 1))
-        return torch.where((out < 2 * pairs)[..., None], even, torch.where(passed[..., None], last, 0))
+
+def periodized_analysis(x: Tensor, lengths: Tensor, filters: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`wavecomp.wavelets.dwt` with periodization, each row at its own length.
+
+    Args:
+        x: ``(rows, length, dim)``.
+        lengths: ``(rows,)``; an odd one passes its last sample into the approximation.
+        filters: ``(2, taps, dim)`` or ``(2, taps, 1)``, dec_lo and dec_hi.
+    """
+    length, taps = x.shape[-2], filters.shape[1]
+    pairs = (lengths // 2)[:, None]
+    x = zero_behind(x, lengths)
+    if length < 2:
+        return x, x[:, :0]
+    out = torch.arange((length + 1) // 2, device=x.device)
+    low, high = torch.zeros_like(x[:, : len(out)]), torch.zeros_like(x[:, : len(out)])
+    for j in range(taps):
+        sample = _take(x, (2 * out + taps // 2 - j).remainder((2 * pairs).clamp(min=1)))
+        low, high = low + filters[0, j] * sample, high + filters[1, j] * sample
+    paired = (out < pairs)[..., None]
+    passed = (out == pairs)[..., None] & (lengths % 2 == 1)[:, None, None]
+    last = _take(x, (lengths[:, None] - 1).clamp(min=0))
+    low = torch.where(paired, low, torch.where(passed, last, 0))
+    return low, torch.where(paired, high, 0)[:, : length // 2]
+
+
+def periodized_synthesis(low: Tensor, high: Tensor, lengths: Tensor, filters: Tensor) -> Tensor:
+    """:func:`wavecomp.wavelets.idwt` with periodization, each row at its own length; ``filters`` rec_lo and rec_hi."""
+    length, taps = low.shape[-2] + high.shape[-2], filters.shape[1]
+    pairs = (lengths // 2)[:, None]
+    out = torch.arange(length, device=low.device)
+    if high.shape[-2] == 0:
+        return zero_behind(low, lengths)
+    even = torch.zeros_like(torch.cat([low, high], dim=-2))
+    # x[2q + p] = sum_i rec[2i + p + taps / 2 - 1] c[q - i], the tap depends on the parity p of the output
+    for i in range(-(taps // 4), taps // 4 + 1):
+        tap = 2 * i + out % 2 + taps // 2 - 1
+        weight = filters[:, tap.clamp(0, taps - 1)] * ((tap >= 0) & (tap < taps))[:, None]
+        source = (out // 2 - i).remainder(pairs.clamp(min=1))
+        even = even + weight[0] * _take(low, source) + weight[1] * _take(high, source)
+    passed = (out == 2 * pairs) & (lengths % 2 == 1)[:, None]
+    last = _take(low, pairs.clamp(max=low.shape[-2] - 1))
+    return torch.where((out < 2 * pairs)[..., None], even, torch.where(passed[..., None], last, 0))
+
+
+def interleave(low: Tensor, high: Tensor) -> Tensor:
+    """Two branches along axis -2, by turns; the first may be one longer."""
+    paired = torch.stack([low[..., : high.shape[-2], :], high], dim=-2).flatten(-3, -2)
+    return torch.cat([paired, low[..., high.shape[-2] :, :]], dim=-2)
+
+
+def zero_behind(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """``(..., length, dim)`` with zeros, whatever was there, behind ``lengths`` ``(...)``."""
+    if lengths is None:
+        return x
+    return torch.where((torch.arange(x.shape[-2], device=x.device) < lengths[..., None])[..., None], x, 0)
+
+
+def check_heads(heads: int) -> int:
+    """Raise ``ValueError`` for less than one group of channels."""
+    if heads < 1:
+        raise ValueError(f"heads={heads} is too small; allowed: 1 and above")
+    return heads
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:

@@ -1,34 +1,85 @@
-"""DWT1d: a multilevel transform of chunks as one matrix product."""
+"""DWT1d and WaveletPackets1d: multilevel transforms of chunks."""
 
 from __future__ import annotations
 
-import itertools
+import copy
+import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.records import check_lengths, values_are_at_hand
-from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank
+from wavecomp.wavelets import banded
+from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank, zero_behind
 from wavecomp.wavelets.taps import Wavelet
+from wavecomp.wavelets.tree import Cascade, Path, dwt_leaves, packet_leaves
 
-Cascade = Callable[[Tensor, Tensor], Tensor]
+Product = Callable[[Tensor, str], Tensor]
+Backend = Literal["auto", "matrix", "banded", "cascade", "triton"]
+BACKENDS = ("auto", "matrix", "banded", "cascade", "triton")
+# from here on the banded product does less work than one matrix per chunk, measured on two cores
+LONG = 1024
 
 
-class DWT1d(nn.Module):
+class ChunkTransform(nn.Module):
+    """The contract: chunks to bands and back, critically sampled or nearly so.
+
+    ``level`` is the deepest level of its bands, ``dyadic`` says that they are cA_n, cD_n, ..., cD_1.
+    """
+
+    level: int
+    dyadic: bool = False
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Bands:
+        """Analysis.
+
+        Args:
+            x: ``(batch, chunks, chunk_length, dim)``, or ``(rows, chunk_length, dim)``.
+            lengths: ``(batch, chunks)`` or ``(rows,)``, valid samples of each chunk; all unless given.
+
+        Returns:
+            :class:`Bands` with ``values`` of x's shape, coarse to fine.
+        """
+        raise NotImplementedError
+
+    def inverse(self, bands: Bands) -> Tensor:
+        """Synthesis: ``(..., chunk_length, dim)``, zero behind each chunk's length."""
+        raise NotImplementedError
+
+    def layout(self, chunk_length: int, device: torch.device | str | None = None) -> BandLayout:
+        """What each coefficient of a chunk of this length is, on the CPU unless said.
+
+        Raises:
+            ValueError: a chunk too short for the transform's levels.
+        """
+        raise NotImplementedError
+
+
+class DWT1d(ChunkTransform):
     """Multilevel wavelet transform of chunks, critically sampled and exactly invertible at any length.
 
-    The transform of a chunk is one matrix, made by running the filter bank on the identity, so gradients reach a
-    learnable bank through it. Short chunks go through the bank itself, one per row, without a host synchronisation.
+    One transform, several forms, equal in value and gradient:
+
+    - ``"matrix"``: one product with the transform's matrix, made by running the bank on the identity, so that gradients
+      reach a learnable bank through it. The fastest up to chunks of some hundred samples.
+    - ``"banded"``: per level a product with one small band that slides along the signal, for long sequences.
+    - ``"triton"``: all levels in one kernel on a GPU.
+    - ``"cascade"``: the bank itself, level after level: the truth of the others, and all that a non-linear bank has.
+
+    ``"auto"`` takes the cascade for non-linear banks, the band from chunks of 1,024 samples on and the matrix below.
+    In every form a chunk shorter than the others, one per row, goes through the cascade at its own length.
 
     Args:
         filter_bank: a pywt name, a ``pywt.Wavelet``, :class:`FilterTaps` or a :class:`FilterBank` for all levels, or
             a list with one per level, finest first.
         level: how many levels; at most ``floor(log2(chunk_length))`` of the chunks that come.
+        backend: the form.
 
     Raises:
-        ValueError: a level below 1, or a list of another length.
+        ValueError: a level below 1, a list of another length, a form that this bank does not have.
 
     Example:
         >>> transform = DWT1d("haar", level=2)
@@ -38,7 +89,15 @@ class DWT1d(nn.Module):
         (('cA2', 'cD2', 'cD1'), True)
     """
 
-    def __init__(self, filter_bank: Wavelet | FilterBank | Sequence[Wavelet | FilterBank], *, level: int) -> None:
+    _slides = True  # only the approximation is split again, so there is a banded form
+
+    def __init__(
+        self,
+        filter_bank: Wavelet | FilterBank | Sequence[Wavelet | FilterBank],
+        *,
+        level: int,
+        backend: Backend = "auto",
+    ) -> None:
         super().__init__()
         if level < 1:
             raise ValueError(f"level={level} is too small; allowed: 1 and above")
@@ -46,23 +105,36 @@ class DWT1d(nn.Module):
         if isinstance(filter_bank, (list, tuple)) and len(banks) != level:
             raise ValueError(f"filter_bank lists {len(banks)} banks for level={level}; give one, or one per level")
         self.filter_banks = nn.ModuleList(b if isinstance(b, FilterBank) else WaveletFilterBank(b) for b in banks)
+        per_level: list[FilterBank] = list(self.filter_banks) * (level if len(banks) == 1 else 1)  # type: ignore[assignment]
+        branches = [bank.branches for bank in per_level]
         self.level = level
+        self.backend = backend
+        self.heads = per_level[0].heads
+        self.dyadic = self._slides and set(branches) == {2}
+        self.rates = [math.prod(branches[:depth]) for depth in range(level + 1)]
+        self._cascade = Cascade(per_level, self._leaves(branches))
+        # what a coefficient stands for is said of the transform that learning starts from
+        self._initial = Cascade([copy.deepcopy(bank).double() for bank in per_level], self._leaves(branches))
+        self._layouts: dict[tuple[int, torch.device], BandLayout] = {}
+        self._matrices: dict[tuple[object, ...], tuple[object, Tensor]] = {}
+        self._check_banks()
 
     def extra_repr(self) -> str:
-        return f"level={self.level}"
+        return f"level={self.level}, backend={self.backend!r}"
 
     @property
     def linear(self) -> bool:
         """Whether the transform is a matrix; one that is not runs step by step."""
-        return all(bank.linear for bank in self.filter_banks)
+        return all(bank.linear for bank in self._cascade.banks)
 
     def check_length(self, chunk_length: int) -> None:
         """Raise ``ValueError`` when chunks of this length cannot be split ``level`` times."""
-        most = max(chunk_length, 1).bit_length() - 1
-        if self.level > most:
+        most = max((depth for depth, rate in enumerate(self.rates) if rate <= chunk_length), default=0)
+        if most < self.level:
+            name = f"log{self._cascade.banks[0].branches}"
             raise ValueError(
                 f"level={self.level} is too deep for chunk_length={chunk_length}; "
-                f"allowed: 1 to floor(log2(chunk_length)) = {most}"
+                f"allowed: 1 to floor({name}(chunk_length)) = {most}"
             )
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Bands:
@@ -78,18 +150,11 @@ class DWT1d(nn.Module):
         """
         self._check_input(x, lengths)
         self.check_length(x.shape[-2])
-        matrix = self.analysis_matrix(x.shape[-2], x)
-        layout = self._layout(x.shape[-2], matrix)
-        if not self.linear:
-            full = lengths if lengths is not None else torch.full(x.shape[:-2], x.shape[-2], device=x.device)
-            split = self._split(x.reshape(-1, *x.shape[-2:]), None if lengths is None else lengths.flatten())
-            return Bands(values=torch.cat(split, dim=-2).view_as(x), lengths=full, layout=layout)
-        if lengths is None:
-            full = torch.full(x.shape[:-2], x.shape[-2], device=x.device)
-            return Bands(values=matrix @ x, lengths=full, layout=layout)
-        x = _zero_behind(x, lengths)
-        values = self._with_tails(matrix @ x, x, lengths, lambda rows, n: torch.cat(self._split(rows, n), dim=-2))
-        return Bands(values=values, lengths=lengths, layout=layout)
+        x = zero_behind(x, lengths)
+        values = self._in_form(x, lengths, self._cascade.split, self._analysed)
+        full = lengths if lengths is not None else torch.full(x.shape[:-2], x.shape[-2], device=x.device)
+        layout = self.layout(x.shape[-2], x.device)
+        return Bands(values=values, lengths=full, layout=layout, dense=lengths is None)
 
     def inverse(self, bands: Bands, to_level: int = 0) -> Tensor:
         """Synthesis.
@@ -98,122 +163,169 @@ class DWT1d(nn.Module):
             to_level: the level to come back to: 0 for the signal, l for its approximation at level l.
 
         Returns:
-            ``(..., ceil(chunk_length / 2 ** to_level), dim)``, zero behind each chunk's length.
+            ``(..., ceil(chunk_length / rate), dim)`` with the rate of that level, zero behind each chunk's length.
         """
         if not 0 <= to_level <= self.level:
             raise ValueError(f"to_level={to_level} is out of range; allowed: 0 to {self.level}")
-        length = -(-bands.values.shape[-2] // 2**to_level)
-        values = bands.values[..., :length, :]
-        lengths = -(-bands.lengths // 2**to_level)
-        values = _zero_behind(values, lengths, bands.mask[..., :length])
-        if not self.linear:
-            rows = self._merge(values.reshape(-1, *values.shape[-2:]), lengths.flatten(), to_level)
-            return rows.view_as(values)
-        product = self.synthesis_matrix(length, values, to_level) @ values
-        return self._with_tails(product, values, lengths, lambda rows, n: self._merge(rows, n, to_level))
+        length = bands.values.shape[-2]
+        coefficients = -(-length // self.rates[to_level])
+        values = bands.values[..., :coefficients, :]
+        if not bands.dense:
+            values = torch.where(bands.mask[..., :coefficients, None], values, 0)
+        return self._in_form(
+            values,
+            None if bands.dense else bands.lengths,
+            lambda rows, n: self._cascade.merge(rows, length, n, to_level),
+            lambda y, form: self._synthesised(y, form, length, to_level),
+        )
 
     def analysis_matrix(self, chunk_length: int, like: Tensor) -> Tensor:
-        """``(chunk_length, chunk_length)``, coarse rows first, in the dtype of ``like``."""
-        return torch.cat(self._split(_identity(chunk_length, like)), dim=-2).to(like.dtype)
+        """``(chunk_length, chunk_length)``, coarse rows first, in the dtype of ``like``, for each of several heads."""
+        build = lambda: self._cascade.matrix(chunk_length, like).to(like.dtype)  # noqa: E731
+        return self._kept(("analysis", chunk_length), like, build)
 
     def synthesis_matrix(self, chunk_length: int, like: Tensor, to_level: int = 0) -> Tensor:
         """The inverse of :meth:`analysis_matrix`, or of its coarse corner from ``to_level`` up."""
-        return self._merge(_identity(chunk_length, like), None, to_level).to(like.dtype)
+        build = lambda: self._cascade.inverse_matrix(chunk_length, like, to_level).to(like.dtype)  # noqa: E731
+        return self._kept(("synthesis", chunk_length, to_level), like, build)
 
-    def layout(self, chunk_length: int) -> BandLayout:
-        """What each coefficient of a chunk of this length is."""
+    def layout(self, chunk_length: int, device: torch.device | str | None = None) -> BandLayout:
+        """What each coefficient of a chunk of this length is; positions are those that the bank began with."""
         self.check_length(chunk_length)
-        return self._layout(chunk_length, self.analysis_matrix(chunk_length, torch.empty(0, dtype=torch.float64)))
+        device = torch.device("cpu" if device is None else device)
+        if torch.compiler.is_compiling():
+            return self._initial.layout(chunk_length, self._positions(chunk_length).clone()).to(device)
+        if (chunk_length, device) not in self._layouts:
+            layout = self._initial.layout(chunk_length, self._positions(chunk_length))
+            self._layouts[chunk_length, device] = layout.to(device)
+        return self._layouts[chunk_length, device]
 
-    def _bank(self, step: int) -> FilterBank:
-        return self.filter_banks[step if len(self.filter_banks) > 1 else 0]  # type: ignore[return-value]
+    @torch.compiler.assume_constant_result
+    def _positions(self, chunk_length: int) -> Tensor:
+        return self._initial.positions(chunk_length)
 
-    def _split(self, x: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
-        """The cascade, step by step: ``[cA_n, cD_n, ..., cD_1]``."""
-        details: list[Tensor] = []
-        for step in range(self.level):
-            x, detail = self._bank(step).analysis(x, lengths)
-            details.append(detail)
-            lengths = None if lengths is None else (lengths + 1) // 2
-        return [x, *reversed(details)]
+    def _leaves(self, branches: list[int]) -> list[Path]:
+        return dwt_leaves(branches)
 
-    def _merge(self, values: Tensor, lengths: Tensor | None = None, to_level: int = 0) -> Tensor:
-        length = values.shape[-2]
-        sizes = [-(-length // 2**step) for step in range(self.level - to_level + 1)]
-        x, *details = values.split([sizes[-1], *(fine - coarse for fine, coarse in _pairs(sizes))], dim=-2)
-        for step, detail in zip(reversed(range(self.level - to_level)), details):
-            rows = None if lengths is None else -(-lengths // 2**step)
-            x = self._bank(to_level + step).synthesis((x, detail), rows)
-        return x
-
-    def _with_tails(self, product: Tensor, x: Tensor, lengths: Tensor, cascade: Cascade) -> Tensor:
-        """Replace what the matrix made of short chunks by what the cascade makes of them."""
-        if x.ndim == 3:
-            return cascade(x, lengths)
-        if not x.shape[1]:
-            return product
+    def _in_form(
+        self, x: Tensor, lengths: Tensor | None, cascade: Callable[[Tensor, Tensor | None], Tensor], product: Product
+    ) -> Tensor:
+        form = self._form(x, lengths)
+        if form == "cascade":
+            rows = cascade(x.reshape(-1, *x.shape[-2:]), None if lengths is None else lengths.flatten())
+            return rows.view(*x.shape[:-2], *rows.shape[-2:])
+        y = product(x, form)
+        if lengths is None or not x.shape[1]:
+            return y
+        # the chunk of each row that is short goes through the cascade; where none is, its first chunk, for nothing
         rows = torch.arange(x.shape[0], device=x.device)
         tail = _short(lengths, x.shape[-2]).int().argmax(-1)
-        return product.index_put((rows, tail), cascade(x[rows, tail], lengths[rows, tail]).to(product.dtype))
+        return y.index_put((rows, tail), cascade(x[rows, tail], lengths[rows, tail]).to(y.dtype))
 
-    def _layout(self, chunk_length: int, matrix: Tensor) -> BandLayout:
-        device = matrix.device
-        sizes = [-(-chunk_length // 2**step) for step in range(self.level + 1)]
-        counts = [sizes[-1], *(fine - coarse for fine, coarse in _pairs(sizes))]
-        levels = [self.level, *range(self.level, 0, -1)]
-        names = (f"cA{self.level}", *(f"cD{level}" for level in levels[1:]))
-        band = torch.cat([torch.full((n,), b, device=device) for b, n in enumerate(counts)])
-        level = torch.cat([torch.full((n,), v, device=device) for v, n in zip(levels, counts)])
-        index = torch.cat([torch.arange(n, device=device) for n in counts])
-        step = 2**level
-        needs = torch.where(band == 0, index * step, index * step + step // 2) + 1
-        frequency = torch.where(band == 0, 1.0, 3.0) / (4 * step)
-        power = matrix.detach().float().square()
-        place = torch.arange(chunk_length, device=device, dtype=power.dtype)
-        return BandLayout(
-            level=level,
-            band=band,
-            index=index,
-            needs=needs,
-            position=(power @ place) / power.sum(-1),
-            support=step.float(),
-            frequency=frequency,
-            names=names,
-            counts=tuple(counts),
+    def _analysed(self, x: Tensor, form: str) -> Tensor:
+        length = x.shape[-2]
+        if form == "matrix":
+            return self._product(self.analysis_matrix(length, x), x)
+        if form == "banded":
+            return banded.analysis(x.reshape(-1, *x.shape[-2:]), self._cascade).view_as(x)
+        from wavecomp.wavelets import kernels
+
+        banks = self._cascade.banks
+        rows = kernels.cascade(
+            x.reshape(-1, *x.shape[-2:]),
+            self._cascade.level_matrices(length, x),
+            [bank.reach for bank in banks],
+            [bank.branches for bank in banks],
         )
+        return rows.view_as(x)
+
+    def _synthesised(self, values: Tensor, form: str, length: int, to_level: int) -> Tensor:
+        if form == "banded":
+            rows = values.reshape(-1, *values.shape[-2:])
+            return banded.synthesis(rows, self._cascade, length, to_level).view_as(values)
+        return self._product(self.synthesis_matrix(length, values, to_level), values)
+
+    def _product(self, matrix: Tensor, x: Tensor) -> Tensor:
+        if self.heads == 1:
+            return matrix @ x
+        grouped = x.unflatten(-1, (self.heads, -1)).movedim(-2, -3)
+        return (matrix @ grouped).movedim(-3, -2).flatten(-2)
+
+    def _kept(self, key: tuple[object, ...], like: Tensor, build: Callable[[], Tensor]) -> Tensor:
+        """A matrix made once, while nobody asks for its gradient and the bank stays as it is."""
+        learned = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
+        if learned or torch.compiler.is_compiling():
+            return build()
+        state = tuple((p.data_ptr(), p._version) for p in self.parameters())
+        key = (*key, like.dtype, like.device, torch.is_inference_mode_enabled())
+        if key not in self._matrices or self._matrices[key][0] != state:
+            self._matrices[key] = (state, build())
+        return self._matrices[key][1]
+
+    def _form(self, x: Tensor, lengths: Tensor | None) -> str:
+        ragged = lengths is not None and x.ndim == 3
+        if self.backend == "auto":
+            if not self.linear or ragged:
+                return "cascade"
+            return "banded" if x.shape[-2] >= LONG and self._slides and self.heads == 1 else "matrix"
+        if ragged and self.backend != "cascade":
+            raise ValueError(
+                f"backend={self.backend!r} cannot run rows of {tuple(x.shape)} that each have a length of their own; "
+                "allowed: 'auto' and 'cascade', or chunks (batch, chunks, chunk_length, dim)"
+            )
+        return self.backend
+
+    def _check_banks(self) -> None:
+        banks = self._cascade.banks
+        if len({bank.heads for bank in banks}) > 1:
+            raise ValueError(f"filter_bank: heads {[bank.heads for bank in banks]} differ; give every level the same")
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend={self.backend!r} is unknown; allowed: {', '.join(map(repr, BACKENDS))}")
+        if self.backend in ("matrix", "banded", "triton") and not self.linear:
+            raise ValueError(f"backend={self.backend!r} needs a linear bank; allowed: 'auto' and 'cascade'")
+        if self.backend in ("banded", "triton") and self.heads > 1:
+            raise ValueError(f"backend={self.backend!r} has heads={self.heads}; allowed: 1, or another backend")
 
     def _check_input(self, x: Tensor, lengths: Tensor | None) -> None:
         if x.ndim not in (3, 4):
             raise ValueError(
-                f"DWT1d: x has shape {tuple(x.shape)}; "
+                f"{type(self).__name__}: x has shape {tuple(x.shape)}; "
                 "allowed: (batch, chunks, chunk_length, dim) or (rows, chunk_length, dim)"
             )
         if not x.is_floating_point():
-            raise TypeError(f"DWT1d: x has dtype {x.dtype}; allowed: floating point")
+            raise TypeError(f"{type(self).__name__}: x has dtype {x.dtype}; allowed: floating point")
         if lengths is not None:
-            check_lengths("DWT1d", lengths, tuple(x.shape[:-2]), x.shape[-2])
+            check_lengths(type(self).__name__, lengths, tuple(x.shape[:-2]), x.shape[-2])
             if x.ndim == 4 and values_are_at_hand(lengths):
                 short = int(_short(lengths, x.shape[-2]).sum(-1).max())
                 if short > 1:
-                    raise ValueError(f"DWT1d: a row has {short} short chunks; allowed: one, its last")
+                    raise ValueError(f"{type(self).__name__}: a row has {short} short chunks; allowed: one, its last")
 
 
-def _identity(length: int, like: Tensor) -> Tensor:
-    # built in at least fp32 and cast last: bf16 taps would cost exactness for nothing
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    return torch.eye(length, dtype=dtype, device=like.device)
+class WaveletPackets1d(DWT1d):
+    """Wavelet packets of chunks: every branch is split again at every level, so that all bands are equally wide.
+
+    Bands come in order of frequency and are named by their path, such as ``"ad"``. As fast as :class:`DWT1d`: it is
+    another matrix. (Coifman and Wickerhauser, 1992.)
+
+    Args:
+        filter_bank, level, backend: as in :class:`DWT1d`; there is no banded form.
+
+    Example:
+        >>> WaveletPackets1d("haar", level=2).layout(16).names
+        ('aa', 'ad', 'dd', 'da')
+    """
+
+    _slides = False
+
+    def _leaves(self, branches: list[int]) -> list[Path]:
+        return packet_leaves(branches)
+
+    def _check_banks(self) -> None:
+        super()._check_banks()
+        if self.backend in ("banded", "triton"):
+            raise ValueError(f"backend={self.backend!r} has no packets; allowed: 'auto', 'matrix' and 'cascade'")
 
 
 def _short(lengths: Tensor, chunk_length: int) -> Tensor:
     return (lengths > 0) & (lengths < chunk_length)
-
-
-def _zero_behind(x: Tensor, lengths: Tensor, mask: Tensor | None = None) -> Tensor:
-    if mask is None:
-        mask = torch.arange(x.shape[-2], device=x.device) < lengths[..., None]
-    return torch.where(mask[..., None], x, 0)
-
-
-def _pairs(sizes: list[int]) -> list[tuple[int, int]]:
-    """``(size, next size)``, coarsest last level first."""
-    return list(itertools.pairwise(sizes))[::-1]

@@ -45,7 +45,7 @@ def dwt(data: Tensor, wavelet: Wavelet, *, mode: str = "symmetric", axis: int = 
     """
     taps = FilterTaps.of(wavelet)
     check_mode(mode)
-    axis = _check_data(data, axis)
+    axis = check_data(data, axis)
     length, last = data.shape[axis], len(taps) - 1
     if length == 1 and mode in ("reflect", "antireflect"):
         raise ValueError(f"data of length 1 has nothing to reflect in mode={mode!r}; allowed: 2 and above")
@@ -56,7 +56,7 @@ def dwt(data: Tensor, wavelet: Wavelet, *, mode: str = "symmetric", axis: int = 
     samples = extend(data, last - start, max(2 * count - 1 + start - counted, 0), mode=mode, axis=axis)
 
     def filtered(dec: tuple[float, ...]) -> Tensor:
-        return _sum(tap * _every_second(samples, axis, last - j, count) for j, tap in enumerate(dec))
+        return total(tap * _every_second(samples, axis, last - j, count) for j, tap in enumerate(dec))
 
     return filtered(taps.dec_lo), filtered(taps.dec_hi)
 
@@ -96,7 +96,7 @@ def idwt(
         raise ValueError("idwt: cA and cD are both None; give at least one")
     if len(given) == 2 and given[0].shape != given[1].shape:
         raise ValueError(f"idwt: cA has shape {tuple(given[0].shape)} and cD {tuple(given[1].shape)}; they must agree")
-    axis = _check_data(given[0], axis)
+    axis = check_data(given[0], axis)
     count = given[0].shape[axis]
     periodic = mode == "periodization"
     whole = 2 * count - (0 if periodic else len(taps) - 2)
@@ -120,7 +120,7 @@ def idwt(
                 for i in steps:
                     if 0 <= (k := 2 * i + p + shift) < len(rec):
                         terms.append(rec[k] * wrapped.narrow(axis, max(steps) - i, whole // 2))
-        return _sum(terms)
+        return total(terms)
 
     pairs = torch.stack([phase(0), phase(1)], dim=axis + 1).flatten(axis, axis + 1)
     return pairs if length is None else pairs.narrow(axis, 0, length)
@@ -146,7 +146,7 @@ def wavedec(
         [18, 18, 33]
     """
     taps = FilterTaps.of(wavelet)
-    most = dwt_max_level(data.shape[_check_data(data, axis)], taps)
+    most = dwt_max_level(data.shape[check_data(data, axis)], taps)
     if level is None:
         level = most
     if level < 0:
@@ -236,7 +236,7 @@ def dwt_max_level(data_len: int, wavelet: Wavelet) -> int:
     return int(math.log2(data_len / (taps - 1)))
 
 
-def _check_data(data: Tensor, axis: int) -> int:
+def check_data(data: Tensor, axis: int) -> int:
     if not data.is_floating_point():
         raise TypeError(f"data has dtype {data.dtype}; allowed: floating point")
     if not -data.ndim <= axis < data.ndim:
@@ -251,7 +251,7 @@ def _every_second(samples: Tensor, axis: int, start: int, count: int) -> Tensor:
     return samples[window]
 
 
-def _sum(terms: Iterable[Tensor]) -> Tensor:
+def total(terms: Iterable[Tensor]) -> Tensor:
     first, *rest = terms
     for term in rest:
         first = first + term

@@ -1,0 +1,241 @@
+"""Every fast form is the cascade, in value and in every gradient, at sizes that no form likes."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import wavecomp as wc
+from wavecomp.wavelets import banded
+
+BANKS = {
+    "haar": lambda: wc.WaveletFilterBank("haar"),
+    "db4": lambda: wc.WaveletFilterBank("db4"),
+    "bior4.4": lambda: wc.WaveletFilterBank("bior4.4"),
+    "lattice-db4": lambda: wc.OrthogonalFilterBank("db4"),
+    "lattice-sym10": lambda: wc.OrthogonalFilterBank("sym10"),
+    "lifting": lambda: wc.LiftingFilterBank("bior4.4"),
+    "three-bands": lambda: wc.MBandFilterBank(3),
+    "four-bands": lambda: wc.MBandFilterBank(4, order=2),
+    "free": lambda: wc.FreeFilterBank("db3"),
+}
+
+
+def forms(transform, x, names):
+    """What each form makes of x, its inverse and its inverse to level 1, with gradients of x and every parameter."""
+    upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(5), dtype=x.dtype)
+    parameters = [p for p in transform.parameters() if p.numel()]
+    out = []
+    for name in names:
+        transform.backend = name
+        leaf = x.clone().requires_grad_()
+        bands = transform(leaf)
+        found = [bands.values, *torch.autograd.grad(bands.values, [leaf, *parameters], upstream, allow_unused=True)]
+        values = bands.values.detach().requires_grad_()
+        for to_level in (0, 1):
+            back = transform.inverse(bands.replace(values=values), to_level=to_level)
+            wanted = [values, *parameters]
+            found += [back, *torch.autograd.grad(back, wanted, upstream[..., : back.shape[-2], :], allow_unused=True)]
+        out.append([f for f in found if f is not None])
+    return out
+
+
+def equal(truth, other):
+    assert len(truth) == len(other) > 2
+    for expected, found in zip(truth, other):
+        assert torch.isfinite(found).all()
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+def perturbed(make, level, std=0.2):
+    transform = wc.DWT1d(make(), level=level).double()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in transform.parameters():
+            p += std * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    return transform
+
+
+@pytest.mark.parametrize("name", BANKS)
+@pytest.mark.parametrize("length, rows", [(63, 2), (700, 1), (701, 3), (703, 2), (1500, 2)])
+def test_matrix_and_band_are_the_cascade(name, length, rows):
+    transform = perturbed(BANKS[name], 2 if name == "four-bands" else 3)
+    truth, *others = forms(transform, torch.randn(rows, length, 5).double(), ("cascade", "matrix", "banded"))
+    for other in others:
+        equal(truth, other)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    length=st.integers(64, 900),
+    level=st.integers(1, 4),
+    rows=st.integers(1, 4),
+    name=st.sampled_from(["haar", "lattice-db4", "lifting", "three-bands"]),
+)
+def test_the_band_is_the_cascade_at_any_length_and_level(length, level, rows, name):
+    level = min(level, 3) if name == "three-bands" else level
+    truth, band = forms(perturbed(BANKS[name], level), torch.randn(rows, length, 2).double(), ("cascade", "banded"))
+    equal(truth, band)
+
+
+def test_a_list_of_different_banks_has_every_form():
+    banks = [wc.OrthogonalFilterBank("db4"), wc.MBandFilterBank(3), wc.OrthogonalFilterBank("db2")]
+    transform = wc.DWT1d(banks, level=3).double()
+    truth, *others = forms(transform, torch.randn(2, 613, 3).double(), ("cascade", "matrix", "banded"))
+    for other in others:
+        equal(truth, other)
+
+
+def test_a_long_chunk_that_is_short_goes_through_the_cascade_in_every_form():
+    transform = perturbed(BANKS["lattice-db4"], 3)
+    lengths = torch.tensor([[600, 600, 77], [600, 0, 0], [5, 0, 0]])
+    x = torch.randn(3, 3, 600, 2).double()
+    x[torch.arange(600) >= lengths[..., None]] = torch.nan
+    found = []
+    for backend in ("cascade", "matrix", "banded"):
+        transform.backend = backend
+        bands = transform(x, lengths)
+        torch.testing.assert_close(transform.inverse(bands), torch.nan_to_num(x), rtol=0, atol=1e-11)
+        found.append(bands.values)
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
+
+
+@pytest.mark.parametrize("backend", ["cascade", "matrix", "banded"])
+@pytest.mark.parametrize("name", ["db4", "lattice-db4", "four-bands"])
+def test_every_form_is_differentiable_twice(backend, name):
+    transform = perturbed(BANKS[name], 2)
+    transform.backend = backend
+    parameters = tuple(p for p in transform.parameters() if p.numel())
+    x = torch.randn(2, 301, 1, dtype=torch.float64, requires_grad=True)
+    forward = lambda x, *_: transform(x).values  # noqa: E731
+    back = lambda x, *_: transform.inverse(transform(x.detach()).replace(values=x))  # noqa: E731
+    for function in (forward, back):
+        assert torch.autograd.gradcheck(function, (x, *parameters), fast_mode=True)
+        assert torch.autograd.gradgradcheck(function, (x, *parameters), fast_mode=True)
+
+
+@pytest.mark.parametrize("backend", ["cascade", "matrix", "banded"])
+@pytest.mark.parametrize("name", ["db4", "lattice-db4"])
+def test_every_form_compiles_without_a_graph_break(backend, name):
+    transform = wc.DWT1d(BANKS[name](), level=2, backend=backend)
+    x = torch.randn(2, 301, 3, requires_grad=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: transform.inverse(transform(x)), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), x, rtol=1e-4, atol=1e-5)
+    compiled(x).sum().backward()
+    torch.testing.assert_close(x.grad, torch.ones_like(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["cascade", "matrix", "banded"])
+@pytest.mark.parametrize("dtype, bound", [(torch.bfloat16, 2e-2), (torch.float16, 2e-3), (torch.float32, 2e-6)])
+def test_every_form_in_half_precision_and_under_autocast_stays_close(backend, dtype, bound):
+    transform = wc.DWT1d("db4", level=3, backend=backend)
+    x = torch.randn(2, 2, 301, 4, dtype=torch.float64)
+    exact = transform(x)
+    bands = transform(x.to(dtype))
+    back = transform.inverse(bands)
+    assert bands.values.dtype == back.dtype == dtype
+    assert (bands.values.double() - exact.values).abs().max() <= bound * exact.values.abs().max()
+    assert (back.double() - x).abs().max() <= 3 * bound * x.abs().max()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = transform(x.float()).values
+    assert (mixed.double() - exact.values).abs().max() <= 2e-2 * exact.values.abs().max()
+
+
+def test_the_band_keeps_nothing_but_approximations_for_the_backward_pass():
+    x = torch.randn(1, 4096, 3)
+    for bank, kept in (("db4", 1), (wc.OrthogonalFilterBank("db4"), 3)):
+        transform = wc.DWT1d(bank, level=3, backend="banded")
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t) or t, lambda t: t):
+            transform(x.clone().requires_grad_())
+        long = [t.shape[1] for t in saved if t.ndim == 3 and t.shape[-1] == 3]
+        assert long == [4096, 2048, 1024][:kept]
+
+
+def test_auto_takes_the_form_that_it_says():
+    def form(transform, length, ragged=False):
+        x = torch.randn(2, length, 4)
+        return transform._form(x, torch.tensor([length, 3]) if ragged else None)
+
+    assert form(wc.DWT1d("db4", level=2), 1023) == "matrix"
+    assert form(wc.DWT1d("db4", level=2), 1024) == "banded"
+    assert form(wc.DWT1d("db4", level=2), 64, ragged=True) == "cascade"
+    assert form(wc.WaveletPackets1d("db4", level=2), 1024) == "matrix"
+    assert form(wc.DWT1d(wc.OrthogonalFilterBank(heads=2), level=2), 1024) == "matrix"
+    assert form(wc.DWT1d(wc.NeuralLiftingFilterBank(dim=4), level=2), 64) == "cascade"
+
+
+def test_a_matrix_is_made_once_while_nothing_learns_and_again_when_the_bank_has_changed():
+    bank = wc.OrthogonalFilterBank("db2")
+    transform = wc.DWT1d(bank, level=2)
+    like = torch.empty(0)
+    with torch.no_grad():
+        first = transform.analysis_matrix(16, like)
+        assert transform.analysis_matrix(16, like) is first
+        assert transform.analysis_matrix(16, like.double()).dtype == torch.float64
+        bank.angles += 0.3
+        assert not torch.equal(transform.analysis_matrix(16, like), first)
+    assert transform.analysis_matrix(16, like).requires_grad
+    with torch.inference_mode():
+        transform(torch.randn(1, 16, 2))
+    transform(torch.randn(1, 16, 2, requires_grad=True)).values.sum().backward()
+    assert bank.angles.grad.any()
+
+
+def test_positions_of_a_long_signal_are_those_of_its_rows():
+    for bank in ("db2", wc.OrthogonalFilterBank("db3"), wc.MBandFilterBank(3)):
+        transform = wc.DWT1d(bank, level=2)
+        for length in (997, 1000):
+            matrix = transform.analysis_matrix(length, torch.empty(0, dtype=torch.float64)).detach().square()
+            centre = matrix @ torch.arange(float(length), dtype=torch.float64) / matrix.sum(-1)
+            torch.testing.assert_close(transform.layout(length).position.double(), centre, rtol=0, atol=1e-3)
+
+
+def test_sizes_of_the_band_leave_room_for_what_it_reads():
+    for branches in (2, 3, 4):
+        for reach in range(12):
+            size = banded.Sizes.of(branches, reach)
+            assert all(part % branches == 0 for part in (size.reach, size.stretch, size.left, size.right, size.half))
+            assert size.left >= 3 * reach + branches and size.half >= size.left + size.reach
+            assert size.left + size.stretch + size.reach <= 2 * size.half - size.left
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: wc.DWT1d("haar", level=1, backend="fft"), "backend='fft' is unknown; allowed: 'auto', 'matrix'"),
+        (
+            lambda: wc.DWT1d(wc.NeuralLiftingFilterBank(dim=2), level=1, backend="matrix"),
+            "backend='matrix' needs a linear bank; allowed: 'auto' and 'cascade'",
+        ),
+        (
+            lambda: wc.DWT1d(wc.OrthogonalFilterBank(heads=2), level=1, backend="banded"),
+            "backend='banded' has heads=2; allowed: 1",
+        ),
+        (
+            lambda: wc.DWT1d([wc.OrthogonalFilterBank(heads=2), "haar"], level=2),
+            r"filter_bank: heads \[2, 1\] differ",
+        ),
+        (
+            lambda: wc.DWT1d("haar", level=1, backend="matrix")(torch.randn(2, 8, 1), torch.tensor([8, 3])),
+            r"backend='matrix' cannot run rows of \(2, 8, 1\) that each have a length of their own; allowed: 'auto'",
+        ),
+        (
+            lambda: wc.WaveletPackets1d("haar", level=1, backend="banded"),
+            "backend='banded' has no packets; allowed: 'auto', 'matrix' and 'cascade'",
+        ),
+        (
+            lambda: wc.DWT1d(wc.MBandFilterBank(3), level=4).layout(64),
+            r"allowed: 1 to floor\(log3\(chunk_length\)\) = 3",
+        ),
+        (lambda: wc.DWT2d("haar", level=0), "level=0 is too small"),
+        (lambda: wc.DWT2d("haar", level=4).layout(8), "level=4 is too deep for chunk_length=8"),
+        (lambda: wc.DWT2d(wc.MBandFilterBank(3), level=1), "has 3 branches; allowed: 2"),
+        (lambda: wc.DWT2d("haar", level=2)(torch.randn(1, 8, 6)), r"dim=6 is not divisible by 2 \*\* level = 4"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,170 @@
+"""DWT2d: chunks split along their tokens and their channels at once."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wavecomp.bands import BandLayout, Bands
+from wavecomp.records import check_lengths
+from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank, zero_behind
+from wavecomp.wavelets.layers import ChunkTransform
+from wavecomp.wavelets.taps import Wavelet
+from wavecomp.wavelets.tree import Cascade, dwt_leaves
+
+
+class DWT2d(ChunkTransform):
+    """Wavelet transform over tokens and channels together, four sub-bands a level, as in :func:`wavedec2`.
+
+    Each level halves the tokens and the channels of the approximation, so a coefficient vector of level l has
+    ``dim / 2 ** l`` channels of ``2 ** l`` times as many tokens. Neighbouring ones are put side by side until they are
+    dim wide: these are the coefficients. Per level, ``cV`` is the detail along the channels alone and ``cHD`` that
+    along the tokens, of both halves of the channels. Runs step by step; at odd lengths the last coefficient of a band
+    may be partly empty.
+
+    Args:
+        filter_bank: a wavelet or a bank of two branches, along the tokens.
+        channel_bank: the same along the channels; the Haar wavelet unless given.
+        level: how many levels; at most ``floor(log2(chunk_length))``, and dim must be divisible by ``2 ** level``.
+
+    Raises:
+        ValueError: a level below 1, or a bank that has not two branches.
+
+    Example:
+        >>> transform = DWT2d("db2", level=2)
+        >>> x = torch.randn(1, 3, 16, 8)
+        >>> bands = transform(x)
+        >>> bands.layout.names, bands.layout.counts
+        (('cA2', 'cV2', 'cHD2', 'cV1', 'cHD1'), (1, 1, 2, 4, 8))
+        >>> torch.allclose(transform.inverse(bands), x, atol=1e-5)
+        True
+    """
+
+    def __init__(
+        self, filter_bank: Wavelet | FilterBank, *, level: int, channel_bank: Wavelet | FilterBank = "haar"
+    ) -> None:
+        super().__init__()
+        if level < 1:
+            raise ValueError(f"level={level} is too small; allowed: 1 and above")
+        tokens, channels = (
+            bank if isinstance(bank, FilterBank) else WaveletFilterBank(bank) for bank in (filter_bank, channel_bank)
+        )
+        self.filter_banks = nn.ModuleList([tokens, channels])
+        for bank in (tokens, channels):
+            if bank.branches != 2:
+                raise ValueError(f"filter_bank {bank} has {bank.branches} branches; allowed: 2")
+        self.level = level
+        leaves = dwt_leaves([2] * level)
+        self._tokens, self._channels = Cascade([tokens] * level, leaves), Cascade([channels] * level, leaves)
+        self._initial = Cascade([copy.deepcopy(tokens).double()] * level, leaves)
+        self._layouts: dict[tuple[int, torch.device], BandLayout] = {}
+
+    def extra_repr(self) -> str:
+        return f"level={self.level}"
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Bands:
+        if lengths is not None:
+            check_lengths("DWT2d", lengths, tuple(x.shape[:-2]), x.shape[-2])
+        if x.shape[-1] % 2**self.level:
+            raise ValueError(f"DWT2d: dim={x.shape[-1]} is not divisible by 2 ** level = {2**self.level}")
+        layout = self.layout(x.shape[-2], x.device)
+        rows = None if lengths is None else lengths.flatten()
+        low = zero_behind(x.reshape(-1, *x.shape[-2:]), rows)
+        constants = self._tokens.constants(x.shape[-2], x, rows)
+        bands: list[Tensor] = []
+        for step in range(self.level):
+            low = torch.cat(self._along_channels(low), dim=-1)
+            low, high = self._tokens.analyse(step, low, self._rows(rows, step), constants[step])
+            low, channels = low.chunk(2, dim=-1)
+            bands = [_side_by_side(channels, x.shape[-1]), _side_by_side(high, x.shape[-1]), *bands]
+        values = torch.cat([_side_by_side(low, x.shape[-1]), *bands], dim=1)
+        full = lengths if lengths is not None else torch.full(x.shape[:-2], x.shape[-2], device=x.device)
+        return Bands(
+            values=values.view(*x.shape[:-2], *values.shape[1:]), lengths=full, layout=layout, dense=lengths is None
+        )
+
+    def inverse(self, bands: Bands) -> Tensor:
+        shape, dim, length = bands.lengths.shape, bands.values.shape[-1], bands.layout.length
+        values = bands.values if bands.dense else torch.where(bands.mask[..., None], bands.values, 0)
+        rows = None if bands.dense else bands.lengths.flatten()
+        low, *details = values.reshape(-1, *values.shape[-2:]).split(bands.layout.counts, dim=1)
+        constants = self._tokens.constants(length, low, rows)
+        count = -(-length // 2**self.level)
+        low = _apart(low, dim >> self.level, count)
+        for step in reversed(range(self.level)):
+            channels, high, *details = details
+            finer = -(-length // 2**step)
+            low = torch.cat([low, _apart(channels, dim >> (step + 1), count)], dim=-1)
+            branches = (low, _apart(high, dim >> step, finer - count))
+            low = self._tokens.synthesise(step, branches, self._rows(rows, step), constants[step])
+            halves = [half.transpose(1, 2) for half in low.chunk(2, dim=-1)]
+            low, count = self._channels.synthesise(step, halves, None, None).transpose(1, 2), finer
+        return low.reshape(*shape, *low.shape[1:])
+
+    def layout(self, chunk_length: int, device: torch.device | str | None = None) -> BandLayout:
+        """What each coefficient of a chunk of this length is; positions are means over those side by side."""
+        most = max(chunk_length, 1).bit_length() - 1
+        if self.level > most:
+            raise ValueError(
+                f"level={self.level} is too deep for chunk_length={chunk_length}; "
+                f"allowed: 1 to floor(log2(chunk_length)) = {most}"
+            )
+        device = torch.device("cpu" if device is None else device)
+        if torch.compiler.is_compiling():
+            return self._grouped_layout(chunk_length).to(device)
+        if (chunk_length, device) not in self._layouts:
+            self._layouts[chunk_length, device] = self._grouped_layout(chunk_length).to(device)
+        return self._layouts[chunk_length, device]
+
+    @torch.compiler.assume_constant_result
+    def _positions(self, length: int, level: int) -> Tensor:
+        return Cascade(self._initial.banks[:level], dwt_leaves([2] * level)).positions(length)
+
+    def _grouped_layout(self, length: int) -> BandLayout:
+        names, parts = [], []
+        for level in range(self.level, 0, -1):
+            # of the tokens alone, of this level: its approximation and its detail
+            tokens = Cascade(self._initial.banks[:level], dwt_leaves([2] * level))
+            alone = tokens.layout(length, self._positions(length, level).clone())
+            for name, band, side in (("cA", 0, 2**level), ("cV", 0, 2**level), ("cHD", 1, 2 ** (level - 1))):
+                if name != "cA" or level == self.level:
+                    names.append(f"{name}{level}")
+                    parts.append(_grouped(alone, band, side))
+        columns = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        counts = tuple(len(part["needs"]) for part in parts)
+        bands = torch.cat([torch.full((count,), number) for number, count in enumerate(counts)])
+        return BandLayout(band=bands, names=tuple(names), counts=counts, length=length, **columns)
+
+    def _along_channels(self, x: Tensor) -> list[Tensor]:
+        return [branch.transpose(1, 2) for branch in self._channels.analyse(0, x.transpose(1, 2), None, None)]
+
+    def _rows(self, lengths: Tensor | None, step: int) -> Tensor | None:
+        return None if lengths is None else -(-lengths // 2**step)
+
+
+def _side_by_side(x: Tensor, dim: int) -> Tensor:
+    """``(rows, count, part)`` to ``(rows, ceil(count * part / dim), dim)``."""
+    side = dim // x.shape[-1]
+    return F.pad(x, (0, 0, 0, -x.shape[1] % side)).reshape(x.shape[0], -(-x.shape[1] // side), dim)
+
+
+def _apart(x: Tensor, part: int, count: int) -> Tensor:
+    return x.reshape(x.shape[0], x.shape[1] * (x.shape[2] // part), part)[:, :count]
+
+
+def _grouped(layout: BandLayout, band: int, side: int) -> dict[str, Tensor]:
+    """The coefficients of one band of the tokens' layout, ``side`` of them to one."""
+    start, count = sum(layout.counts[:band]), layout.counts[band]
+    first = slice(start, start + count, side)
+    members = F.pad(layout.position[start : start + count], (0, -count % side), value=torch.nan).view(-1, side)
+    return {
+        "level": layout.level[first],
+        "index": torch.arange(len(members)),
+        "needs": layout.needs[first],
+        "position": members.nanmean(-1),
+        "support": side * layout.support[first],
+        "frequency": layout.frequency[first],
+    }
