@@ -9,6 +9,7 @@ from torch import nn
 
 import wavecomp as wc
 from wavecomp.codes import NEVER
+from wavecomp.wavelets.tree import Cascade
 
 
 def public(base):
@@ -93,6 +94,19 @@ def test_ragged_rows_of_a_bank_equal_the_rows_alone(make):
                 for ragged, alone in zip(branches, bank.analysis(x[row : row + 1, :n])):
                     torch.testing.assert_close(ragged[row, : alone.shape[-2]], alone[0], rtol=0, atol=1e-12)
                     assert not ragged[row, alone.shape[-2] :].any()
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in zoo.every_bank() if make().linear])
+def test_a_linear_bank_reads_no_farther_than_it_says(make):
+    bank = zoo.perturb(make(), std=0.3).double()
+    for length in range(1, 41):
+        matrix = Cascade([bank], [(0,)]).level_matrices(length, torch.empty(0, dtype=torch.float64))[0]
+        groups = [q for b in range(bank.branches) for q in range(-(-(length - b) // bank.branches))]
+        for row, q in zip(matrix.movedim(-2, 0), groups):
+            window = range(bank.branches * q - bank.reach, bank.branches * (q + 1) + bank.reach)
+            reads = {t % n for t in window for n in (length, max(length - 1, 1))}
+            outside = [t for t in range(length) if t not in reads]
+            assert not row[..., outside].any()
 
 
 @each_bank

@@ -42,7 +42,8 @@ class Sizes(NamedTuple):
         reach, left = whole(reach), whole(3 * reach + branches + 2)
         stretch = whole(STRETCH)
         right = left + stretch + reach
-        return cls(branches, reach, stretch, left, right, right + reach)
+        # half a signal also holds a stretch that is cut off where only whole ones are counted
+        return cls(branches, reach, stretch, left, right, right + stretch + reach)
 
 
 def analysis(x: Tensor, cascade: Cascade) -> Tensor:
@@ -97,22 +98,32 @@ class _Analysis(torch.autograd.Function):
             inputs.append(low)
         values[:, :stop] = inputs.pop()
         ctx.sizes = sizes
-        ctx.save_for_backward(*matrices, *(inputs if any(ctx.needs_input_grad[2:]) else inputs[:1]))
+        # the first approximation is as large as all others together: it is made again rather than kept
+        ctx.save_for_backward(*matrices, x, *(inputs[2:] if any(ctx.needs_input_grad[2:]) else []))
         return values
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         count = len(ctx.sizes)
-        matrices, inputs = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        matrices, x, approximations = (
+            ctx.saved_tensors[:count],
+            ctx.saved_tensors[count],
+            ctx.saved_tensors[count + 1 :],
+        )
         if torch.is_grad_enabled():
-            return _twice(ctx, analysis_plain, inputs[0], matrices, grad)
+            return _twice(ctx, analysis_plain, x, matrices, grad)
         grads: list[Tensor | None] = [None] * count
         step = count
         up = grad[:, : _counts(grad.shape[1], ctx.sizes)[-1]]
         for branches, size, matrix in _upwards(grad, ctx.sizes, matrices):
             step -= 1
             if ctx.needs_input_grad[2 + step]:
-                grads[step] = _correlate([up, *branches], inputs[step], matrix, size)
+                if step == 1:
+                    below = _split(x, matrices[0], ctx.sizes[0], first_only=True)[0]
+                else:
+                    below = approximations[step - 2] if step else x
+                grads[step] = _correlate([up, *branches], below, matrix, size)
+                del below
             up = _join([up, *branches], matrix.mT, size)
         return (up, None, *grads)
 
@@ -155,6 +166,8 @@ class _Synthesis(torch.autograd.Function):
 
 def _twice(ctx: Any, plain: Any, x: Tensor, matrices: Sequence[Tensor], grad: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients that have gradients: those of the plain form."""
+    # aliases: what a matrix may owe to x must not enter the gradient of x twice
+    x, *matrices = (operand.view_as(operand) for operand in (x, *matrices))
     wanted = [t for t, needed in zip((x, x, *matrices), ctx.needs_input_grad) if needed]
     found = iter(torch.autograd.grad(plain(x, ctx.sizes, *matrices), wanted, grad, create_graph=True))
     return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
@@ -176,20 +189,19 @@ def _slide(x: Tensor, matrix: Tensor, size: Sizes) -> Tensor:
     return torch.cat([ends[:, : size.left], slid[:, size.left : stop], ends[:, size.left :]], dim=1)
 
 
-def _split(x: Tensor, matrix: Tensor, size: Sizes) -> list[Tensor]:
+def _split(x: Tensor, matrix: Tensor, size: Sizes, *, first_only: bool = False) -> list[Tensor]:
     """:func:`_slide`, each branch in memory of its own; the stretches are views, never copied."""
     rows, length, dim = x.shape
     if matrix.shape[0] == length:
         return [branch.contiguous() for branch in _by_turns(matrix @ x, size.branches)]
     rest = length % size.branches
-    if rest:
-        x = nn.functional.pad(x, (0, 0, 0, size.branches - rest))
+    x = _filled(x, -(-length // size.branches) * size.branches)
     windows = _windows(x, size)
     groups = x.shape[1] // size.branches
     first, width = size.left // size.branches, size.stretch // size.branches
     ends = _end_rows(matrix, size, rest) @ _near_ends(x[:, :length], size, rest)
     band, out = _band(matrix, size), []
-    for branch in range(size.branches):
+    for branch in range(1 if first_only else size.branches):
         y = x.new_empty(rows * groups, dim)
         product = y[first : first + len(windows) * width].view(len(windows), width, dim)
         torch.bmm(band[branch :: size.branches].expand(len(windows), -1, -1), windows, out=product)
@@ -214,7 +226,7 @@ def _join(branches: Sequence[Tensor], matrix: Tensor, size: Sizes) -> Tensor:
     out = flat[size.left : size.left + count * size.stretch].view(count, size.stretch, -1)
     per = Sizes(1, size.reach // size.branches, size.stretch // size.branches, size.left // size.branches, 0, 0)
     for number, branch in enumerate(branches):
-        whole = nn.functional.pad(branch, (0, 0, 0, groups - branch.shape[1])).contiguous()
+        whole = _filled(branch, groups).contiguous()
         part, windows = band[:, number :: size.branches].expand(count, -1, -1), _windows(whole, per, count)
         if number:
             torch.baddbmm(out, part, windows, out=out)
@@ -237,21 +249,24 @@ def _correlate(branches: Sequence[Tensor], x: Tensor, matrix: Tensor, size: Size
     rest, groups = length % size.branches, branches[0].shape[1]
     found = torch.zeros_like(matrix)
     near = _near_ends(x, size, rest)
-    turns = (size.left // size.branches, (length - size.right - rest) // size.branches)
+    first, width = size.left // size.branches, size.stretch // size.branches
+    count = ((length - size.right - rest) // size.branches - first) // width
+    turns = (first, first + count * width)
     ends = torch.cat(
         [_interleave([b[:, : turns[0]] for b in branches]), _interleave([b[:, turns[1] :] for b in branches])], 1
     )
     products = torch.bmm(ends, near.mT).sum(0)
     found[: size.left] = products[: size.left]
-    found[len(found) - size.right - rest :] = products[size.left :]
-    if rest:
-        x = nn.functional.pad(x, (0, 0, 0, size.branches - rest))
-    windows = _windows(x, size)
-    first, width = size.left // size.branches, size.stretch // size.branches
+    found[size.left + len(found) - len(products) :] = products[size.left :]
+    # of several rows, the whole stretches of the first are followed by nothing until those of the next
+    x = _filled(x, groups * size.branches)
+    windows = _windows(x, size, count if len(x) == 1 else None)
     for number, branch in enumerate(branches):
-        inside = nn.functional.pad(branch[:, turns[0] : turns[1]], (0, 0, turns[0], groups - turns[1]))
-        stretches = inside.flatten(0, 1)[first : first + len(windows) * width].view(len(windows), width, -1)
-        products = torch.bmm(stretches, windows.mT).sum(0)
+        inside = branch[:, turns[0] : turns[1]]
+        if len(x) > 1:
+            inside = nn.functional.pad(inside, (0, 0, turns[0], groups - turns[1])).flatten(0, 1)
+            inside = inside[None, first : first + len(windows) * width]
+        products = torch.bmm(inside.reshape(len(windows), width, -1), windows.mT).sum(0)
         rows = slice(size.left + number, size.left + size.stretch, size.branches)
         found[rows, size.left - size.reach : size.left + size.stretch + size.reach] += products
     return found
@@ -314,6 +329,11 @@ def _windows(x: Tensor, size: Sizes, count: int | None = None) -> Tensor:
     count = _stretches(x.shape[0] * x.shape[1], size) if count is None else count
     shape, strides = (count, size.stretch + 2 * size.reach, dim), (size.stretch * dim, dim, 1)
     return x.as_strided(shape, strides, x.storage_offset() + (size.left - size.reach) * dim)
+
+
+def _filled(x: Tensor, length: int) -> Tensor:
+    """Zeros behind, up to a length; the tensor itself where nothing is missing (``pad`` would copy it)."""
+    return x if x.shape[1] == length else nn.functional.pad(x, (0, 0, 0, length - x.shape[1]))
 
 
 def _by_turns(x: Tensor, branches: int) -> list[Tensor]:

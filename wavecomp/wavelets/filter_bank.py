@@ -20,7 +20,8 @@ class FilterBank(nn.Module):
         branches: how many there are; output q of a branch stands for the samples ``branches * q`` and those after it.
         heads: groups of neighbouring channels, each with filters of its own.
         dim: the channels that a bank must be given, ``None`` for any.
-        reach: samples that an output of a linear bank reads before and behind those that it stands for.
+        reach: samples that an output of a linear bank reads before and behind those that it stands for, around the end
+            of the row or of the row but its last sample.
         follows_constants: whether the ends depend on what earlier levels made of a constant. Such a bank's methods
             take it as ``ones=``: the approximation of a constant one so far, ``(rows or 1, length, heads)``.
     """

@@ -154,6 +154,8 @@ class _Reflections(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, partner, own, other, *y = ctx.saved_tensors
         if torch.is_grad_enabled():
+            # aliases: what a layer may owe to x must not enter the gradient of x twice
+            x, own, other = (operand.view_as(operand) for operand in (x, own, other))
             wanted = [t for t, needed in zip((x, partner, own, other), ctx.needs_input_grad) if needed]
             plain = _reflect_plain(x, partner, own, other)
             found = iter(torch.autograd.grad(plain, wanted, grad, create_graph=True))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.records import check_lengths, values_are_at_hand
-from wavecomp.wavelets import banded
+from wavecomp.wavelets import banded, kernels
 from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank, zero_behind
 from wavecomp.wavelets.taps import Wavelet
 from wavecomp.wavelets.tree import Cascade, Path, dwt_leaves, packet_leaves
@@ -66,7 +66,7 @@ class DWT1d(ChunkTransform):
     - ``"matrix"``: one product with the transform's matrix, made by running the bank on the identity, so that gradients
       reach a learnable bank through it. The fastest up to chunks of some hundred samples.
     - ``"banded"``: per level a product with one small band that slides along the signal, for long sequences.
-    - ``"triton"``: all levels in one kernel on a GPU.
+    - ``"triton"``: all levels in one kernel on a GPU, for analysis; the inverse is the matrix.
     - ``"cascade"``: the bank itself, level after level: the truth of the others, and all that a non-linear bank has.
 
     ``"auto"`` takes the cascade for non-linear banks, the band from chunks of 1,024 samples on and the matrix below.
@@ -228,8 +228,6 @@ class DWT1d(ChunkTransform):
             return self._product(self.analysis_matrix(length, x), x)
         if form == "banded":
             return banded.analysis(x.reshape(-1, *x.shape[-2:]), self._cascade).view_as(x)
-        from wavecomp.wavelets import kernels
-
         banks = self._cascade.banks
         rows = kernels.cascade(
             x.reshape(-1, *x.shape[-2:]),
@@ -268,6 +266,8 @@ class DWT1d(ChunkTransform):
             if not self.linear or ragged:
                 return "cascade"
             return "banded" if x.shape[-2] >= LONG and self._slides and self.heads == 1 else "matrix"
+        if self.backend == "triton" and not kernels.available(x):
+            raise ValueError(f"backend='triton' cannot run on {x.device}; allowed: CUDA, with triton installed")
         if ragged and self.backend != "cascade":
             raise ValueError(
                 f"backend={self.backend!r} cannot run rows of {tuple(x.shape)} that each have a length of their own; "

@@ -44,7 +44,8 @@ class MBandFilterBank(FilterBank):
         if order < 0:
             raise ValueError(f"order={order} is negative; allowed: 0 and above")
         self.branches, self.order, self.heads = branches, order, check_heads(heads)
-        self.reach = order * branches
+        # delays wrap where the whole groups end, up to branches - 1 samples before a row does
+        self.reach = order * branches + branches - 1
         # Cayley coordinates of what turns the details among themselves
         self.turn = nn.Parameter(torch.zeros(heads, branches - 1, branches - 1))
         # a delay of the last branch alone changes no filter's shape

@@ -114,11 +114,12 @@ class Cascade:
         return _of_heads(self.merge(_identity(size, self.banks, like), length, None, to_level), size)
 
     def level_matrices(self, length: int, like: Tensor) -> list[Tensor]:
-        """Each level's own square matrix, branch after branch, in at least fp32."""
+        """Each level's own square matrix, branch after branch, in at least fp32; one for each of several heads."""
         out = []
         for step, ones in enumerate(self.constants(length, like)):
             identity = _identity(int(self.count((0,) * step, length)), self.banks, like)
-            out.append(torch.cat(self.analyse(step, identity, None, ones), dim=1)[0])
+            columns = torch.cat(self.analyse(step, identity, None, ones), dim=1)
+            out.append(_of_heads(columns, identity.shape[1]))
         return out
 
     def layout(self, length: int, position: Tensor) -> BandLayout:

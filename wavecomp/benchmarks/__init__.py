@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m wavecomp.benchmarks NAME`` prints a table and writes every single run as JSON."""

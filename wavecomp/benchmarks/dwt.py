@@ -1,0 +1,162 @@
+"""``dwt``: multilevel transforms beside ptwt, pywt and a plain copy, in chunks and in one piece."""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import ptwt
+import pywt
+import torch
+from ptwt.wavelets_learnable import ProductFilter
+from torch import Tensor
+
+import wavecomp as wc
+from wavecomp.benchmarks import measure
+from wavecomp.benchmarks.measure import Run
+
+LEVEL = 4
+Step = Callable[[], object]
+
+
+def run(*, repeats: int, small: bool) -> list[Run]:
+    """Everything, as one record per measured function and size.
+
+    A learnable db4 lattice against ptwt's learnable db4; gradients come from outside and reach input and filters.
+    """
+    device = measure.device()
+    warnings.filterwarnings("ignore", message=".*evel.*")
+    runs: list[Run] = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for chunk in (64, 128, 256):
+            x = _noise((1, 512, 64) if small else (8, 4096, 256), dtype, device).unflatten(1, (-1, chunk))
+            runs += _measured("chunks", x, ("matrix", *(("triton",) if x.is_cuda else ())), repeats)
+    x = _noise((1, 2**12 if small else 2**20, 64), torch.float32, device)
+    runs += _measured("one piece", x, ("banded",), min(repeats, 5))
+    sizes = [2**10, 2**12] if small else [2**14, 2**16, 2**18, 2**20]
+    runs += list(_growth(sizes, device, min(repeats, 5)))
+    runs.append(_memory(x))
+    runs.append(_build(device, max(repeats, 30)))
+    return runs
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Milliseconds, and how many times ptwt's time each form's fits into it."""
+    lines = [f"{'what':<11}{'size':<20}{'dtype':<10}{'form':<10}{'pass':<10}{'ms':>9}{'x ptwt':>9}{'x copy':>9}"]
+    for entry in runs:
+        if "seconds" not in entry:
+            continue
+        peers = [r for r in runs if all(r.get(k) == entry[k] for k in ("what", "size", "dtype", "pass"))]
+        against = {name: [r["seconds"] for r in peers if r["form"] == name] for name in ("ptwt", "copy")}
+        ratios = "".join(
+            f"{measure.ratio(found[0], entry['seconds']):>9.2f}" if found else f"{'':>9}" for found in against.values()
+        )
+        milliseconds = 1e3 * statistics.median(entry["seconds"])
+        shape = "x".join(map(str, entry["size"]))
+        lines.append(
+            f"{entry['what']:<11}{shape:<20}{entry['dtype']:<10}{entry['form']:<10}{entry['pass']:<10}"
+            f"{milliseconds:>9.2f}{ratios}"
+        )
+    lines += [f"{entry['what']}: {entry['value']:.3g} {entry['unit']}" for entry in runs if "value" in entry]
+    return "\n".join(lines)
+
+
+def _measured(what: str, x: Tensor, forms: Sequence[str], repeats: int) -> Iterator[Run]:
+    grad = torch.randn_like(x)
+    forward: dict[str, Step] = {"copy": lambda: x.clone()}
+    both: dict[str, Step] = {}
+    for form in forms:
+        transform = _transform(form, x)
+        forward[form] = _forward(transform, x)
+        both[form] = _both(_values(transform), [grad], x)
+    if x.dtype == torch.float32:  # ptwt and pywt refuse half precision
+        rows = x.flatten(0, -3)
+        learned = ProductFilter(*(torch.tensor(f, device=x.device) for f in pywt.Wavelet("db4").filter_bank))
+        peer = lambda y: ptwt.wavedec(  # noqa: E731
+            y.flatten(0, -3),
+            learned,  # type: ignore[arg-type]
+            mode="periodic",
+            level=LEVEL,
+            axis=-2,
+        )
+        forward["ptwt"] = _forward(peer, x)
+        both["ptwt"] = _both(peer, [torch.randn_like(c) for c in peer(x)], x)
+        if not x.is_cuda:
+            array = rows.numpy()
+            forward["pywt"] = lambda: pywt.wavedec(array, "db4", mode="periodization", level=LEVEL, axis=-2)
+    for name, functions in (("forward", forward), ("both", both)):
+        for form, seconds in measure.interleaved(functions, repeats).items():
+            yield _entry(what, x, form) | {"pass": name, "seconds": seconds}
+
+
+def _growth(sizes: Sequence[int], device: torch.device, repeats: int) -> Iterator[Run]:
+    medians = []
+    for length in sizes:
+        x = _noise((1, length, 64), torch.float32, device)
+        transform = _transform("banded", x)
+        step = _both(_values(transform), [torch.randn_like(x)], x)
+        medians.append(statistics.median(measure.interleaved({"banded": step}, repeats)["banded"]))
+    yield {"what": "time exponent", "value": measure.exponent(sizes, medians), "unit": f"from {sizes}", "seed": 0}
+
+
+def _memory(x: Tensor) -> Run:
+    """A training step's peak beyond the input, the coefficients and the gradients of both, in inputs."""
+    transform = _transform("banded", x)
+    grad = torch.randn_like(x)
+    leaf = x.clone().requires_grad_()
+
+    def step() -> None:
+        leaf.grad = None
+        transform(leaf).values.backward(grad)
+
+    step()
+    leaf.grad = None
+    size = x.numel() * x.element_size()
+    beyond = measure.peak_memory(step) / size - 2  # the coefficients and the input's gradient are made within
+    return {"what": "training memory", "value": beyond, "unit": "inputs beyond tensors and gradients", "seed": 0}
+
+
+def _build(device: torch.device, repeats: int) -> Run:
+    transform = _transform("matrix", torch.empty(0, device=device))
+    like = torch.empty(0, device=device)
+
+    def step() -> None:
+        transform.analysis_matrix(128, like).sum().backward()
+
+    seconds = statistics.median(measure.interleaved({"build": step}, repeats)["build"])
+    return {"what": "matrix of 128, with backward", "value": 1e3 * seconds, "unit": "ms", "seed": 0}
+
+
+def _transform(form: str, like: Tensor) -> wc.DWT1d:
+    return wc.DWT1d(wc.OrthogonalFilterBank("db4"), level=LEVEL, backend=form).to(like.device)  # type: ignore[arg-type]
+
+
+def _values(transform: wc.DWT1d) -> Callable[[Tensor], Sequence[Tensor]]:
+    return lambda x: [transform(x).values]
+
+
+def _forward(transform: Callable[[Tensor], object], x: Tensor) -> Step:
+    def step() -> None:
+        with torch.no_grad():
+            transform(x)
+
+    return step
+
+
+def _both(transform: Callable[[Tensor], Sequence[Tensor]], grads: Sequence[Tensor], x: Tensor) -> Step:
+    leaf = x.clone().requires_grad_()
+
+    def step() -> None:
+        leaf.grad = None
+        torch.autograd.backward(list(transform(leaf)), list(grads))
+
+    return step
+
+
+def _entry(what: str, x: Tensor, form: str) -> Run:
+    return {"what": what, "size": list(x.shape), "dtype": str(x.dtype).removeprefix("torch."), "form": form, "seed": 0}
+
+
+def _noise(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
