@@ -21,7 +21,7 @@ Product = Callable[[Tensor, str], Tensor]
 Backend = Literal["auto", "matrix", "banded", "cascade", "triton"]
 BACKENDS = ("auto", "matrix", "banded", "cascade", "triton")
 # from here on the banded product does less work than one matrix per chunk, measured on two cores
-LONG = 1024
+LONG = 512
 
 
 class ChunkTransform(nn.Module):
@@ -69,7 +69,7 @@ class DWT1d(ChunkTransform):
     - ``"triton"``: all levels in one kernel on a GPU, for analysis; the inverse is the matrix.
     - ``"cascade"``: the bank itself, level after level: the truth of the others, and all that a non-linear bank has.
 
-    ``"auto"`` takes the cascade for non-linear banks, the band from chunks of 1,024 samples on and the matrix below.
+    ``"auto"`` takes the cascade for non-linear banks, the band from chunks of 512 samples on and the matrix below.
     In every form a chunk shorter than the others, one per row, goes through the cascade at its own length.
 
     Args:
