@@ -12,6 +12,20 @@ DIM = 16
 CHUNK = 16
 COUNT = 4
 
+RATIO = 4.0  # of those that are given one
+
+PRUNERS = {
+    wc.KeepLowpass: lambda: wc.KeepLowpass(COUNT),
+    wc.ElasticRatio: lambda: wc.ElasticRatio(least=RATIO, most=16),
+    wc.TopK: lambda: wc.TopK(COUNT),
+    wc.RandomK: lambda: wc.RandomK(COUNT),
+    wc.StraightThroughTopK: lambda: wc.StraightThroughTopK(COUNT, dim=DIM),
+    wc.Shrinkage: lambda: wc.Shrinkage(target_ratio=RATIO),
+    wc.HardConcrete: lambda: wc.HardConcrete(dim=DIM, target_ratio=RATIO),
+    wc.BandDrop: lambda: wc.BandDrop(target_ratio=RATIO),
+    wc.GlobalTopK: lambda: wc.GlobalTopK(target_ratio=RATIO),
+}
+
 CHANNELS = 4  # of the signals that banks and transforms are given
 
 FILTER_BANKS = {
@@ -71,6 +85,10 @@ TRANSFORMS = {
         "haar": lambda level: wc.WaveletPackets1d("haar", level=level),
         "lattice": lambda level: wc.WaveletPackets1d(wc.OrthogonalFilterBank("db2"), level=level),
     },
+    wc.BestBasis1d: {
+        "haar": lambda level: wc.BestBasis1d("haar", level=level),
+        "lattice": lambda level: wc.BestBasis1d(wc.OrthogonalFilterBank("db2"), level=level),
+    },
     wc.DWT2d: {
         "haar": lambda level: wc.DWT2d("haar", level=level),
         "lattice": lambda level: wc.DWT2d(wc.OrthogonalFilterBank("db2"), level=level),
@@ -85,21 +103,35 @@ def every_transform(level=2):
             yield f"{kind.__name__}-{name}", lambda make=make: make(level)
 
 
-PRUNERS = {
-    wc.KeepLowpass: lambda: wc.KeepLowpass(COUNT),
-    wc.TopK: lambda: wc.TopK(COUNT),
-}
-
-
-def wavelet_compressor(pruner=None, *, wavelet="haar", transform=None):
+def wavelet_compressor(pruner=None, *, wavelet="haar", transform=None, width=None):
     pruner = pruner or wc.KeepLowpass(COUNT)
-    level = 2 if pruner.lowpass else 4
+    level = 2 if isinstance(pruner, wc.KeepLowpass) else 4
     transform = transform or wc.DWT1d(wavelet, level=level)
-    detail = wc.DetailChannel(dim=DIM, level=level) if pruner.lowpass and transform.dyadic else None
+    detail = wc.DetailChannel(dim=DIM, level=level, width=width) if transform.dyadic else None
     return wc.WaveletCompressor(
         transform=transform,
         pruner=pruner,
+        band_weight=wc.BandWeight(level=level, content=True),
         detail_channel=detail,
+        encoding=wc.PositionFrequencyEncoding(DIM),
+    )
+
+
+def leaves():
+    return wc.DyadicLeaves(
+        transform=wc.DWT1d("haar", level=4),
+        target_ratio=RATIO,
+        dim=DIM,
+        detail_channel=wc.DetailChannel(dim=DIM, level=4, width=8),
+        encoding=wc.PositionFrequencyEncoding(DIM),
+    )
+
+
+def partial():
+    return wc.PartialSynthesis(
+        transform=wc.DWT1d("haar", level=3),
+        target_ratio=RATIO,
+        band_weight=wc.BandWeight(level=3),
         encoding=wc.PositionFrequencyEncoding(DIM),
     )
 
@@ -107,6 +139,16 @@ def wavelet_compressor(pruner=None, *, wavelet="haar", transform=None):
 COMPRESSORS = {
     wc.WaveletCompressor: wavelet_compressor,
     wc.MeanPoolCompressor: lambda: wc.MeanPoolCompressor(count=COUNT, encoding=wc.PositionFrequencyEncoding(DIM)),
+    wc.MaxPoolCompressor: lambda: wc.MaxPoolCompressor(count=COUNT, encoding=wc.PositionFrequencyEncoding(DIM)),
+    wc.StridedConvCompressor: lambda: wc.StridedConvCompressor(dim=DIM, count=COUNT, chunk_length=CHUNK),
+    wc.LatentQueriesCompressor: lambda: wc.LatentQueriesCompressor(dim=DIM, heads=2, count=COUNT),
+    wc.DCTCompressor: lambda: wc.DCTCompressor(count=COUNT, encoding=wc.PositionFrequencyEncoding(DIM)),
+    wc.RandomMeasurementCompressor: lambda: wc.RandomMeasurementCompressor(count=COUNT),
+    wc.SurprisalDropCompressor: lambda: wc.SurprisalDropCompressor(dim=DIM, count=COUNT),
+    wc.NoCompression: wc.NoCompression,
+    wc.NoCodes: wc.NoCodes,
+    wc.DyadicLeaves: leaves,
+    wc.PartialSynthesis: partial,
 }
 
 
@@ -115,6 +157,12 @@ def every_compressor():
     yield from some_compressors()
     for name, make in every_transform():
         yield f"WaveletCompressor-{name}", lambda make=make: wavelet_compressor(transform=make())
+
+
+def causal_compressors():
+    for name, make in some_compressors():
+        if make().causal:
+            yield name, make
 
 
 def some_compressors():
@@ -126,6 +174,7 @@ def some_compressors():
     for kind, makers in TRANSFORMS.items():
         make = makers["lattice"]
         yield f"WaveletCompressor-{kind.__name__}", lambda make=make: wavelet_compressor(transform=make(2))
+    yield "WaveletCompressor-narrow-channel", lambda: wavelet_compressor(width=4)
     yield "WaveletCompressor-neural", lambda: wavelet_compressor(transform=TRANSFORMS[wc.DWT1d]["neural"](2))
 
 

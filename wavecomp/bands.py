@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +48,13 @@ class BandLayout(Record):
 
     def __len__(self) -> int:
         return self.level.shape[-1]
+
+    def take(self, index: Tensor) -> dict[str, Any]:
+        """What coefficients ``index`` ``(batch, chunks, places)`` are: position, support, frequency and level."""
+        fields = {name: getattr(self, name) for name in ("position", "support", "frequency", "level")}
+        if self.level.ndim == 1:
+            return {name: value[index] for name, value in fields.items()}
+        return {name: value.gather(-1, index) for name, value in fields.items()}
 
     @property
     def always(self) -> Tensor:

@@ -261,7 +261,8 @@ class Chunks(Record):
             values: ``(batch, chunks, slots, dim)``.
             mask, position, support, frequency, level, index: ``(batch, chunks, slots)`` or broadcast to it, measured in
                 places of the chunk: place 0 is its first code.
-            losses, statistics: join those that came with the chunks; losses of one name add up.
+            losses: join those that came with the chunks; those of one name add up.
+            statistics: of this compressor; ``places`` and ``kept``, codes in and out of each chunk, are added.
         """
         shape = values.shape[:-1]
         chunks = shape[1]
@@ -289,5 +290,9 @@ class Chunks(Record):
             until=torch.full_like(flat(ids), NEVER),
             tokens=self.tokens,
             losses=_added(self.losses, losses or {}),
-            statistics={**self.statistics, **(statistics or {})},
+            statistics={
+                "places": self.lengths,
+                "kept": mask.expand(shape).sum(-1),
+                **(statistics or {}),
+            },
         )

@@ -30,32 +30,141 @@ def test_kept_coefficients_can_be_scattered_back():
     torch.testing.assert_close(transform.inverse(bands), F.rms_norm(chunks.values, (8,)), rtol=0, atol=1e-5)
 
 
-def test_the_detail_channel_adds_what_lies_under_each_code():
-    x = torch.randn(1, 16, 8)
-    chunks = wc.Codes.from_tokens(x).cut(8)
-    detail = wc.DetailChannel(dim=8, level=2)
-    plain = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(2))
-    both = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(2), detail_channel=detail)
-    bands = plain.transform(F.rms_norm(chunks.values, (8,)))
-    added = (both(chunks).values - plain(chunks).values).view(1, 2, 2, 8)
+def test_the_detail_channel_hands_what_is_pruned_to_the_nearest_code():
+    transform = wc.DWT1d("haar", level=2)
+    bands = transform(torch.randn(1, 2, 8, 8))
+    channel = wc.DetailChannel(dim=8, level=2, weights=[0.5, 2.0])
     d2, d1 = bands.values[..., 2:4, :], bands.values[..., 4:8, :]
-    coarse, fine = detail.projections
-    expected = coarse(d2) + fine(d1.reshape(1, 2, 2, 16))
-    torch.testing.assert_close(added, expected)
+    take1, take2, join = channel.take[0], channel.take[1], channel.join[0]
+    below = join(0.5 * take1(d1).view(1, 2, 2, 16))
+    kept = torch.zeros(1, 2, 8, dtype=torch.bool)
+    kept[..., :2] = True  # the approximations: all goes to them
+    torch.testing.assert_close(channel(bands, kept)[..., :2, :], 2 * take2(d2) + below)
+    kept[..., 2:4] = True  # the coarse details too: the fine ones go to those
+    added = channel(bands, kept)
+    assert not added[..., :2, :].any()
+    torch.testing.assert_close(added[..., 2:4, :], below)
+    kept[..., 5] = True  # what has a code of its own goes nowhere
+    d1 = d1.clone()
+    d1[..., 1, :] = 0
+    torch.testing.assert_close(channel(bands, kept)[..., 2:4, :], join(0.5 * take1(d1).view(1, 2, 2, 16)))
+    torch.testing.assert_close(channel.messages(bands)[1], 2 * take2(d2) + below)
 
 
-def test_details_with_codes_of_their_own_are_not_added_again():
+def test_the_detail_channel_is_added_to_codes_and_can_be_narrow_or_closed():
     chunks = wc.Codes.from_tokens(torch.randn(1, 16, 8)).cut(8)
-    detail = wc.DetailChannel(dim=8, level=2)
-    both = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(3), detail_channel=detail)
-    bands = both.transform(F.rms_norm(chunks.values, (8,)))
-    d2 = bands.values[..., 2:4, :].clone()
-    d2[..., 0, :] = 0
-    added = both(chunks).values.view(1, 2, 3, 8)
-    expected = bands.values[..., :2, :] + detail.projections[0](d2)
-    expected = expected + detail.projections[1](bands.values[..., 4:, :].reshape(1, 2, 2, 16))
-    torch.testing.assert_close(added[:, :, :2], expected)
-    torch.testing.assert_close(added[:, :, 2], bands.values[..., 2, :])
+    for width in (None, 3, 0):
+        detail = wc.DetailChannel(dim=8, level=2, width=width)
+        make = lambda channel: wc.WaveletCompressor(  # noqa: E731
+            transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(2), detail_channel=channel
+        )
+        added = make(detail)(chunks).values - make(None)(chunks).values
+        bands = make(None).transform(F.rms_norm(chunks.values, (8,)))
+        expected = detail(bands, bands.layout.always.expand(1, 2, 8))[..., :2, :].flatten(1, 2)
+        torch.testing.assert_close(added, expected)
+        assert bool(added.any()) == (width != 0)
+    assert wc.DetailChannel(dim=8, level=2).cost(8) == 6 * 64 + 2 * 2 * 64
+    assert wc.DetailChannel(dim=8, level=2, width=0).cost(8) == 0
+
+
+def test_quiet_chunks_get_few_codes_and_loud_ones_many():
+    quiet = torch.ones(1, 64, 8)
+    x = torch.cat([quiet, torch.randn(1, 64, 8), quiet], dim=1)
+    for compressor in (
+        wc.WaveletCompressor(transform=wc.DWT1d("haar", level=5), pruner=wc.Shrinkage(target_ratio=4)),
+        wc.WaveletCompressor(transform=wc.DWT1d("haar", level=5), pruner=wc.BandDrop(target_ratio=4, start=0.5)),
+        wc.DyadicLeaves(transform=wc.DWT1d("haar", level=5), target_ratio=4, dim=8),
+    ):
+        kept = compressor(wc.Codes.from_tokens(x).cut(64)).statistics["kept"][0]
+        assert kept[0] == kept[2] == 2 and kept[1] >= 16
+
+
+def test_leaves_are_the_averages_of_what_they_stand_for():
+    leaves = wc.DyadicLeaves(transform=wc.DWT1d("haar", level=3), target_ratio=2, dim=4, start=1e-3, room=2)
+    x = torch.randn(1, 16, 4)
+    x[:, :8] = x[:, :1]  # eight tokens of much the same: one leaf
+    codes = leaves(wc.Codes.from_tokens(x).cut(16))
+    assert codes.support[codes.mask].tolist() == [8.0] + [1.0] * 8
+    assert codes.position[codes.mask].tolist() == [3.5, *range(8, 16)]
+    normal = F.rms_norm(x, (4,))[0]
+    expected = torch.cat([normal[:1] * 8**0.5, normal[8:]])
+    # shrunk by a threshold of a thousandth
+    torch.testing.assert_close(codes.values[codes.mask], expected, rtol=0, atol=5e-3)
+
+
+def test_where_there_is_no_room_the_finest_and_quietest_go_and_are_counted():
+    x = torch.randn(1, 64, 8)
+    for compressor in (
+        wc.WaveletCompressor(
+            transform=wc.DWT1d("haar", level=5), pruner=wc.Shrinkage(target_ratio=8, start=1e-3, room=1)
+        ),
+        wc.DyadicLeaves(transform=wc.DWT1d("haar", level=5), target_ratio=8, dim=8, start=1e-3, room=1),
+    ):
+        codes = compressor(wc.Codes.from_tokens(x).cut(64))
+        assert codes.statistics["kept"].tolist() == [[8]]
+        assert codes.statistics["overflow"].tolist() == [[56]]
+        assert codes.level[codes.mask].min() >= 3  # two of level 5, two splits of it, then four of level 4
+
+
+def test_the_elastic_ratio_is_drawn_in_training_and_chosen_in_use():
+    pruner = wc.ElasticRatio(least=2, most=16)
+    compressor = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=4), pruner=pruner)
+    encode = lambda: compressor(wc.Codes.from_tokens(torch.randn(1, 64, 8)).cut(64))  # noqa: E731
+    drawn = {round(float(encode().ratio), 2) for _ in range(20)}
+    assert len(drawn) > 5 and min(drawn) >= 2 and max(drawn) <= 16
+    compressor.eval()
+    for ratio in (2, 4, 16):
+        pruner.ratio = ratio
+        assert float(encode().ratio) == ratio
+    pruner.ratio = 32
+    with pytest.raises(ValueError, match="ratio=32 is out of range; allowed: 2 to 16"):
+        encode()
+
+
+def test_a_global_budget_goes_to_the_loud_chunks():
+    pruner = wc.GlobalTopK(target_ratio=4, room=4)
+    bands = wc.DWT1d("haar", level=4)(torch.cat([torch.randn(1, 1, 32, 8), 0.1 * torch.randn(1, 1, 32, 8)], dim=1))
+    kept = pruner(bands)
+    assert kept.mask.sum() == 16 and kept.mask.sum(-1)[0, 0] >= 13
+    energy = bands.values.gather(-2, kept.index[..., None].expand(-1, -1, -1, 8)).square().sum(-1)
+    power = bands.values.square().sum(-1)
+    always = bands.layout.always
+    loudest = power[..., ~always].flatten().topk(16 - 2 * int(always.sum())).values
+    torch.testing.assert_close((energy * kept.mask).sum(), power[..., always].sum() + loudest.sum())
+
+
+def test_random_k_draws_another_set_in_every_chunk_and_the_same_again():
+    pruner = wc.RandomK(8)
+    bands = wc.DWT1d("haar", level=5)(torch.randn(2, 6, 64, 4))
+    index = pruner(bands).index
+    assert torch.equal(index[0], index[1]) and torch.equal(index, pruner(bands).index)
+    assert len({tuple(chunk) for chunk in index[0].tolist()}) == 6
+    assert not torch.equal(wc.RandomK(8, seed=1)(bands).index, index)
+
+
+def test_band_weights_start_at_one_and_follow_the_content():
+    bands = wc.DWT1d("haar", level=2)(torch.randn(2, 3, 16, 8))
+    weight = wc.BandWeight(level=2, content=True)
+    torch.testing.assert_close(weight.gains(bands), torch.ones(2, 3, 16))
+    torch.nn.init.normal_(weight.content.weight)
+    gains = weight.gains(bands)
+    assert gains.std() > 0.05
+    for start, stop in ((0, 4), (4, 8), (8, 16)):  # one gain for all of a band
+        assert (gains[..., start:stop] == gains[..., start : start + 1]).all()
+
+
+def test_partial_synthesis_gives_the_approximation_of_the_level_that_it_picks():
+    partial = wc.PartialSynthesis(transform=wc.DWT1d("haar", level=3), target_ratio=4)
+    x = torch.randn(2, 64, 8)
+    codes = partial(wc.Codes.from_tokens(x).cut(16))
+    for row in range(2):
+        for chunk in range(4):
+            level = int(codes.statistics["picked_level"][row, chunk])
+            mine = codes.mask[row] & (codes.chunk[row] == chunk)
+            normal = F.rms_norm(x[row : row + 1, 16 * chunk : 16 * chunk + 16], (8,))
+            expected = normal if not level else wc.DWT1d("haar", level=level)(normal).values[:, : 16 >> level]
+            torch.testing.assert_close(codes.values[row][mine], expected[0])
+            assert (codes.level[row][mine] == level).all()
 
 
 def test_statistics_and_losses_ride_along():
@@ -72,14 +181,43 @@ def test_statistics_and_losses_ride_along():
         (lambda: wc.MeanPoolCompressor(count=9).capacity(8), "count=9 asks for more codes than the 8 tokens"),
         (lambda: wc.DetailChannel(dim=4, level=0), "level=0 is too small"),
         (lambda: wc.DetailChannel(dim=4, level=1, scale=-1), "scale=-1 is negative"),
+        (lambda: wc.DetailChannel(dim=4, level=1, width=-1), "width=-1 is negative"),
+        (lambda: wc.DetailChannel(dim=4, level=2, weights=[1]), r"weights=\[1\] of level=2; allowed: one per level"),
         (
             lambda: wc.WaveletCompressor(
-                transform=wc.DWT1d("haar", level=2),
-                pruner=wc.TopK(4),
+                transform=wc.WaveletPackets1d("haar", level=2),
+                pruner=wc.KeepLowpass(4),
                 detail_channel=wc.DetailChannel(dim=4, level=2),
             ),
-            r"detail_channel goes with a low-pass pruner such as KeepLowpass, not with TopK\(count=4\)",
+            "detail_channel goes with DWT1d and banks of two branches, not with WaveletPackets1d",
         ),
+        (lambda: wc.Shrinkage(target_ratio=0.5), "target_ratio=0.5 is out of range; allowed: 1 and above"),
+        (lambda: wc.Shrinkage(target_ratio=4, room=0.5), "room=0.5 is too small; allowed: 1 and above"),
+        (lambda: wc.Shrinkage(target_ratio=4, start=-1), "start=-1 is no threshold; allowed: above 0"),
+        (
+            lambda: wc.Shrinkage(target_ratio=100).capacity(wc.DWT1d("haar", level=5).layout(64)),
+            "target_ratio=100 is out of range; allowed: 1 to the chunk length, 64",
+        ),
+        (
+            lambda: wc.Shrinkage(target_ratio=8).capacity(wc.DWT1d("haar", level=4).layout(64)),
+            r"target_ratio=8 leaves 8 codes in a chunk of 64, beside the 4 of cA4 .*; allowed: up to 4",
+        ),
+        (lambda: wc.HardConcrete(dim=4, target_ratio=4, temperature=0), "temperature=0 is out of range"),
+        (lambda: wc.StraightThroughTopK(4, dim=4, temperature=-1), "temperature=-1 is out of range"),
+        (lambda: wc.ElasticRatio(least=4, most=2), "least=4, most=2; allowed: 1 <= least < most"),
+        (lambda: wc.GlobalTopK(target_ratio=0), "target_ratio=0 is out of range"),
+        (lambda: wc.BandWeight(level=0), "level=0 is too small"),
+        (
+            lambda: wc.DyadicLeaves(transform=wc.DWT1d(wc.MBandFilterBank(3), level=1), target_ratio=2, dim=4),
+            "is no dyadic tree; allowed: DWT1d and banks of two branches",
+        ),
+        (
+            lambda: wc.PartialSynthesis(transform=wc.DWT1d("haar", level=2), target_ratio=8).capacity(16),
+            "target_ratio=8 leaves 2 codes in a chunk of 16, less than the 4 of the coarsest level; allowed: up to 4",
+        ),
+        (lambda: wc.RatioController(target_ratio=2, proportional=-1), "proportional=-1 is negative"),
+        (lambda: wc.calibrate(torch.nn.Linear(1, 1), [torch.ones(1)]), "model holds 0 ratio controllers; allowed: 1"),
+        (lambda: wc.calibrate(wc.Shrinkage(target_ratio=2), []), "data is empty"),
         (
             lambda: wc.WaveletCompressor(
                 transform=wc.DWT1d("haar", level=2),

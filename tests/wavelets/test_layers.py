@@ -90,6 +90,16 @@ def test_inverse_to_a_level_is_the_approximation_there():
         wc.DWT1d("db2", level=4).inverse(bands, to_level=5)
 
 
+def test_inverse_to_a_level_of_a_short_chunk_is_the_approximation_of_that_chunk_alone():
+    transform, first = wc.DWT1d("haar", level=2), wc.DWT1d("haar", level=1)
+    lengths = torch.tensor([[16, 13], [16, 16], [7, 0]])
+    x = torch.randn(3, 2, 16, 3, dtype=torch.float64) * (torch.arange(16) < lengths[..., None])[..., None]
+    coarse = transform.inverse(transform(x, lengths), to_level=1)
+    expected = first(x, lengths)
+    assert coarse.shape == (3, 2, 8, 3)
+    torch.testing.assert_close(coarse, expected.values[..., :8, :], rtol=0, atol=1e-12)
+
+
 def test_a_bank_per_level():
     transform = wc.DWT1d(["haar", "db2"], level=2)
     x = torch.randn(1, 1, 16, 2, dtype=torch.float64)

@@ -20,8 +20,8 @@ LEVEL = 4
 Step = Callable[[], object]
 
 
-def run(*, repeats: int, small: bool) -> list[Run]:
-    """Everything, as one record per measured function and size.
+def run(*, repeats: int, small: bool, source: str | None = None) -> list[Run]:
+    """Everything, as one record per measured function and size; no text is read.
 
     A learnable db4 lattice against ptwt's learnable db4; gradients come from outside and reach input and filters.
     """

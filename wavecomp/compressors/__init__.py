@@ -1,18 +1,62 @@
 """Chunks to fewer Codes: one contract, many ways."""
 
+from wavecomp.compressors.adaptive import AdaptivePruner, BandDrop, HardConcrete, Shrinkage
+from wavecomp.compressors.band_weight import BandWeight
 from wavecomp.compressors.compressor import Compressor
+from wavecomp.compressors.dct import DCTCompressor
 from wavecomp.compressors.detail import DetailChannel
+from wavecomp.compressors.latent_queries import LatentQueriesCompressor
+from wavecomp.compressors.leaves import DyadicLeaves
+from wavecomp.compressors.max_pool import MaxPoolCompressor
 from wavecomp.compressors.mean_pool import MeanPoolCompressor
-from wavecomp.compressors.pruning import KeepLowpass, Kept, Pruner, TopK
+from wavecomp.compressors.no_codes import NoCodes
+from wavecomp.compressors.no_compression import NoCompression
+from wavecomp.compressors.partial import PartialSynthesis
+from wavecomp.compressors.pruning import (
+    ElasticRatio,
+    GlobalTopK,
+    KeepLowpass,
+    Kept,
+    Pruner,
+    RandomK,
+    StraightThroughTopK,
+    TopK,
+)
+from wavecomp.compressors.random_measurement import RandomMeasurementCompressor, SparseRecovery
+from wavecomp.compressors.ratio import RatioController, calibrate
+from wavecomp.compressors.strided_conv import StridedConvCompressor
+from wavecomp.compressors.surprisal_drop import SurprisalDropCompressor
 from wavecomp.compressors.wavelet import WaveletCompressor
 
 __all__ = [
+    "AdaptivePruner",
+    "BandDrop",
+    "BandWeight",
     "Compressor",
+    "DCTCompressor",
     "DetailChannel",
+    "DyadicLeaves",
+    "ElasticRatio",
+    "GlobalTopK",
+    "HardConcrete",
     "KeepLowpass",
     "Kept",
+    "LatentQueriesCompressor",
+    "MaxPoolCompressor",
     "MeanPoolCompressor",
+    "NoCodes",
+    "NoCompression",
+    "PartialSynthesis",
     "Pruner",
+    "RandomK",
+    "RandomMeasurementCompressor",
+    "RatioController",
+    "Shrinkage",
+    "SparseRecovery",
+    "StraightThroughTopK",
+    "StridedConvCompressor",
+    "SurprisalDropCompressor",
     "TopK",
     "WaveletCompressor",
+    "calibrate",
 ]

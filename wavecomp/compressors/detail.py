@@ -2,63 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from wavecomp.bands import Bands
 
 
 class DetailChannel(nn.Module):
-    """Adds to each approximation the details under it, through one learned projection per band.
+    r"""Adds to each kept code the pruned details under it, through learned projections, level by level.
 
-    The approximation is on the identity path, so a model starts from local averages and learns what to add: nothing
-    that is pruned is lost without a gradient telling the encoder so.
+    Details form a tree: under the coefficient i of level l lie 2 i and 2 i + 1 of level l - 1. What is pruned hands a
+    message up to the nearest coefficient that is kept,
+
+    .. math:: m_{l,i} = w_l P_l d_{l,i} + Q_l [m_{l-1,2i};\, m_{l-1,2i+1}]
+
+    and there it is added. The kept coefficient itself is on the identity path, so a model starts from local averages
+    and learns what to add: nothing that is pruned is lost without a gradient telling the encoder so.
 
     Args:
         dim: width of the codes.
-        level: level of the approximation; ``2 ** level - 1`` details lie under each.
-        scale: size of the projections at the start, relative to the approximation's identity path.
+        level: level of the transform.
+        width: of the messages, ``dim`` unless given; the less, the cheaper and the narrower the channel. 0 closes it.
+        scale: size of the projections at the start, relative to the identity path.
+        weights: w_l of each level, finest first, 1 unless given; 0 leaves a level's details out.
 
     Raises:
-        ValueError: a level below 1, or a negative scale.
+        ValueError: a level below 1, a negative width, scale or weight, or weights of another number than the levels.
+
+    Example:
+        >>> channel = DetailChannel(dim=8, level=2, width=4)
+        >>> bands = wc.DWT1d("haar", level=2)(torch.randn(1, 3, 16, 8))
+        >>> kept = bands.layout.always.expand(1, 3, 16)  # the approximations alone
+        >>> channel(bands, kept).shape
+        torch.Size([1, 3, 16, 8])
     """
 
-    def __init__(self, *, dim: int, level: int, scale: float = 0.5) -> None:
+    def __init__(
+        self,
+        *,
+        dim: int,
+        level: int,
+        width: int | None = None,
+        scale: float = 0.5,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         if level < 1:
             raise ValueError(f"level={level} is too small; allowed: 1 and above")
+        if width is not None and width < 0:
+            raise ValueError(f"width={width} is negative; allowed: 0 and above")
         if scale < 0:
             raise ValueError(f"scale={scale} is negative; allowed: 0 and above")
-        self.level = level
-        # coarse to fine: 1, 2, 4, ... details under an approximation
-        projections = [nn.Linear(2**step * dim, dim, bias=False) for step in range(level)]
-        for projection in projections:
-            nn.init.normal_(projection.weight, std=scale / dim**0.5)
-        self.projections = nn.ModuleList(projections)
+        weights = [1.0] * level if weights is None else list(weights)
+        if len(weights) != level or min(weights) < 0:
+            raise ValueError(f"weights={weights} of level={level}; allowed: one per level, 0 and above")
+        self.level, self.width, self.weights = level, dim if width is None else width, weights
+        self.dim = dim
+        if not self.width:
+            return
+        self.take = nn.ModuleList(_linear(dim, self.width, scale / dim**0.5) for _ in range(level))
+        self.join = nn.ModuleList(_linear(2 * self.width, self.width, self.width**-0.5) for _ in range(level - 1))
+        self.give = nn.Identity() if width is None else _linear(self.width, dim, self.width**-0.5)
 
-    def forward(self, bands: Bands, first: int = 0) -> Tensor:
-        """What is added to the approximations.
+    def extra_repr(self) -> str:
+        return f"level={self.level}, width={self.width}, weights={self.weights}"
+
+    def cost(self, chunk_length: int) -> int:
+        """Multiplications per chunk."""
+        nodes = [-(-chunk_length // 2 ** (step + 1)) for step in range(self.level)]
+        taking = sum(nodes) * self.dim * self.width
+        joining = sum(nodes[1:]) * 2 * self.width**2
+        return taking + joining + (taking if self.width and isinstance(self.give, nn.Linear) else 0)
+
+    def forward(self, bands: Bands, kept: Tensor) -> Tensor:
+        """What is added to each coefficient that is kept.
 
         Args:
-            bands: values ``(batch, chunks, coefficients, dim)``, of this level.
-            first: the details before this coefficient have codes of their own and are left out.
+            bands: of a dyadic transform of this level, values ``(batch, chunks, coefficients, dim)``.
+            kept: ``(batch, chunks, coefficients)``, which have codes of their own.
 
         Returns:
-            ``(batch, chunks, approximations, dim)``.
+            ``(batch, chunks, coefficients, dim)``; where nothing is kept it has no meaning.
         """
-        values = bands.values
-        approximations = -(-values.shape[-2] // 2**self.level)
-        total = values.new_zeros(())
-        start = approximations
-        for step, projection in enumerate(self.projections):
-            coarser = -(-values.shape[-2] // 2 ** (self.level - step))
-            count = -(-values.shape[-2] // 2 ** (self.level - step - 1)) - coarser
-            details = values[..., start : start + count, :]
-            if start < first:
-                own = torch.arange(start, start + count, device=values.device) < first
-                details = torch.where(own[:, None], 0, details)
-            missing = approximations * 2**step - count
-            details = nn.functional.pad(details, (0, 0, 0, missing))
-            total = total + projection(details.unflatten(-2, (approximations, 2**step)).flatten(-2))
-            start += count
-        return total
+        if not self.width:
+            return torch.zeros_like(bands.values)
+        counts = list(bands.layout.counts)
+        details = bands.values.split(counts, dim=-2)[:0:-1]
+        kept_details = kept.split(counts, dim=-1)[:0:-1]
+        nodes = [-(-bands.layout.length // 2 ** (step + 1)) for step in range(self.level)]
+        message: Tensor | None = None
+        added: list[Tensor] = []
+        for step, (detail, own, count) in enumerate(zip(details, kept_details, nodes)):
+            below: Tensor | None = self._joined(step, message, count) if message is not None else None
+            added.append(torch.zeros_like(detail) if below is None else self.give(below[..., : detail.shape[-2], :]))
+            taken = self.weights[step] * self.take[step](detail)
+            # an odd length has a node without a detail, which only hands on
+            taken = F.pad(torch.where(own[..., None], 0, taken), (0, 0, 0, count - detail.shape[-2]))
+            if below is None:
+                message = taken
+            else:
+                message = torch.where(F.pad(own, (0, count - own.shape[-1]))[..., None], 0, below) + taken
+        return torch.cat([self.give(message), *reversed(added)], dim=-2)
+
+    def messages(self, bands: Bands) -> list[Tensor]:
+        """What all details under a node hand to it, for the nodes of each level, finest first: each
+        ``(batch, chunks, ceil(chunk_length / 2 ** level), dim)``."""
+        nodes = [-(-bands.layout.length // 2 ** (step + 1)) for step in range(self.level)]
+        if not self.width:
+            return [bands.values.new_zeros(*bands.values.shape[:-2], count, self.dim) for count in nodes]
+        details = bands.values.split(list(bands.layout.counts), dim=-2)[:0:-1]
+        message, out = None, []
+        for step, (detail, count) in enumerate(zip(details, nodes)):
+            taken = self.weights[step] * self.take[step](detail)
+            taken = F.pad(taken, (0, 0, 0, count - detail.shape[-2]))
+            message = taken if message is None else self._joined(step, message, count) + taken
+            out.append(self.give(message))
+        return out
+
+    def _joined(self, step: int, message: Tensor, count: int) -> Tensor:
+        pairs = F.pad(message, (0, 0, 0, 2 * count - message.shape[-2])).unflatten(-2, (count, 2)).flatten(-2)
+        return self.join[step - 1](pairs)
+
+
+def _linear(inputs: int, outputs: int, std: float) -> nn.Linear:
+    linear = nn.Linear(inputs, outputs, bias=False)
+    nn.init.normal_(linear.weight, std=std)
+    return linear

@@ -1,4 +1,4 @@
-"""Pruners: which coefficients of a chunk stay, and how loud."""
+"""Pruners: which coefficients of a chunk stay, and how loud. Here those with a fixed number of codes."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ class Kept(Record):
 class Pruner(nn.Module):
     """The contract: Bands to Kept.
 
-    ``causal`` says that each chunk is pruned by itself. ``lowpass`` says that the first coefficients, coarse to
-    fine, stay in every chunk.
+    ``causal`` says that each chunk is pruned by itself; a pruner that compares chunks says ``False``, and a causal
+    model refuses it.
     """
 
     causal: bool = True
-    lowpass: bool = False
 
     def capacity(self, layout: BandLayout) -> int:
         """Places per chunk.
@@ -86,8 +85,6 @@ class KeepLowpass(_KeepCount):
         ValueError: a count below 1, below the approximations or above all coefficients that a chunk has.
     """
 
-    lowpass = True
-
     def capacity(self, layout: BandLayout) -> int:
         if self.count < layout.counts[0]:
             raise ValueError(
@@ -103,6 +100,53 @@ class KeepLowpass(_KeepCount):
         # a short chunk has gaps in this order: the first that it has are counted
         has = bands.mask[..., : self.count]
         return Kept(index=index, mask=has & (has.cumsum(-1) <= self.budget(bands)[..., None]))
+
+
+class ElasticRatio(Pruner):
+    """A low-pass filter whose rate is drawn anew at every training step: any coarse-to-fine prefix becomes a code.
+
+    Ratios are drawn evenly in their logarithm. In use the ratio is what :attr:`ratio` says, and may be changed from
+    call to call without training again.
+
+    Args:
+        least, most: tokens per code, the ratios to train for.
+
+    Raises:
+        ValueError: a least ratio below 1 or not below the most.
+    """
+
+    def __init__(self, *, least: float, most: float) -> None:
+        super().__init__()
+        if not 1 <= least < most:
+            raise ValueError(f"least={least}, most={most}; allowed: 1 <= least < most")
+        self.least, self.most = least, most
+        self.ratio = least
+
+    def extra_repr(self) -> str:
+        return f"least={self.least}, most={self.most}, ratio={self.ratio}"
+
+    def capacity(self, layout: BandLayout) -> int:
+        if layout.length / self.most < layout.counts[0]:
+            raise ValueError(
+                f"most={self.most} leaves less than the {layout.counts[0]} coefficients of {layout.names[0]} that "
+                f"always stay; allowed: up to {layout.length / layout.counts[0]:g}, or a deeper level of the transform"
+            )
+        return min(-int(-layout.length // self.least), len(layout))
+
+    def forward(self, bands: Bands) -> Kept:
+        capacity = self.capacity(bands.layout)
+        if not self.training and not self.least <= self.ratio <= self.most:
+            raise ValueError(f"ratio={self.ratio} is out of range; allowed: {self.least} to {self.most}")
+        index = torch.arange(capacity, device=bands.values.device).expand(*bands.lengths.shape, -1)
+        if self.training:
+            drawn = torch.rand((), device=index.device)
+            ratio = self.least * (self.most / self.least) ** drawn
+        else:
+            ratio = torch.full((), self.ratio, device=index.device)
+        has = bands.mask[..., :capacity]
+        # the approximations stay, however the division rounds
+        budget = (bands.lengths / ratio).round().maximum(has[..., : bands.layout.counts[0]].sum(-1))
+        return Kept(index=index, mask=has & (has.cumsum(-1) <= budget[..., None]))
 
 
 class TopK(_KeepCount):
@@ -124,14 +168,178 @@ class TopK(_KeepCount):
             )
         return super().capacity(layout)
 
+    def score(self, bands: Bands) -> Tensor:
+        """``(batch, chunks, coefficients)``: the larger stay."""
+        return bands.values.detach().float().norm(dim=-1)
+
     def forward(self, bands: Bands) -> Kept:
-        self.capacity(bands.layout)
+        capacity = self.capacity(bands.layout)
+        score = torch.where(bands.layout.always, torch.inf, self.score(bands))
+        return best(score, bands.mask, capacity, self.budget(bands))
+
+
+class RandomK(TopK):
+    """Keeps the approximation and details drawn at random: the control that every choice is held against.
+
+    The draw depends on the place of the chunk in its sequence alone, so that it is the same for a row and the row in a
+    batch, and again in the next step.
+
+    Args:
+        count: as in :class:`TopK`.
+        seed: another number, another draw.
+    """
+
+    def __init__(self, count: int, *, seed: int = 0) -> None:
+        super().__init__(count)
+        self.seed = seed
+
+    def score(self, bands: Bands) -> Tensor:
+        chunks, coefficients = bands.values.shape[-3:-1]
+        place = torch.arange(chunks * coefficients, device=bands.values.device).view(chunks, coefficients)
+        # a multiplicative hash, twice (Knuth, The Art of Computer Programming 3, section 6.4)
+        mixed = (place + 1 + self.seed * 7919) * 2654435761 % 2**32
+        mixed = (mixed ^ (mixed >> 15)) * 2246822519 % 2**32
+        return (mixed.float() / 2**32).expand(bands.mask.shape)
+
+
+class StraightThroughTopK(TopK):
+    """Keeps the coefficients that a learned score asks for, the same number in each chunk.
+
+    The score is a small network of a coefficient and its level, begun at the coefficient's loudness. What stays keeps
+    its value; the gradient is that of ``sigmoid(score / temperature)`` as a factor (straight through, Bengio et al.,
+    2013).
+
+    Args:
+        dim: width of the coefficients.
+        count: as in :class:`TopK`.
+        temperature: above 0; the larger, the more coefficients get a gradient.
+
+    Raises:
+        ValueError: a temperature that is not positive, and what :class:`TopK` refuses.
+    """
+
+    def __init__(self, count: int, *, dim: int, temperature: float = 1.0) -> None:
+        super().__init__(count)
+        if temperature <= 0:
+            raise ValueError(f"temperature={temperature} is out of range; allowed: above 0")
+        self.temperature = temperature
+        self.learned = ContentScore(dim)
+
+    def forward(self, bands: Bands) -> Kept:
+        capacity = self.capacity(bands.layout)
+        # the coefficient has its gradient through its value; the factor's is the score's own
+        score = self.learned(bands.replace(values=bands.values.detach()))
+        chosen = best(
+            torch.where(bands.layout.always, torch.inf, score.detach()), bands.mask, capacity, self.budget(bands)
+        )
+        soft = torch.sigmoid(score / self.temperature).gather(-1, chosen.index)
+        return chosen.replace(weight=1 + soft - soft.detach())
+
+
+class GlobalTopK(Pruner):
+    """One budget for the whole sequence: the loudest coefficients stay, wherever they are. For what is not causal.
+
+    For an orthogonal transform keeping what lies above one threshold everywhere loses the least energy (reverse
+    water-filling; Shannon, 1959).
+
+    Args:
+        target_ratio: tokens per code of each row, 1 and above.
+        room: places of a chunk over the mean budget; a chunk that asks for more loses its finest, quietest.
+
+    Raises:
+        ValueError: a ratio or a room below 1.
+    """
+
+    causal = False
+
+    def __init__(self, *, target_ratio: float, room: float = 3.0) -> None:
+        super().__init__()
+        check_ratio(target_ratio)
+        self.target_ratio, self.room = target_ratio, check_room(room)
+
+    def extra_repr(self) -> str:
+        return f"target_ratio={self.target_ratio}, room={self.room}"
+
+    def capacity(self, layout: BandLayout) -> int:
+        return adaptive_capacity(layout, self.target_ratio, self.room)
+
+    def forward(self, bands: Bands) -> Kept:
+        capacity = self.capacity(bands.layout)
         loudness = bands.values.detach().float().norm(dim=-1)
-        infinity = torch.inf
-        score = torch.where(bands.layout.always, infinity, loudness).masked_fill(~bands.mask, -infinity)
-        best, index = score.topk(self.count, dim=-1)
-        rank = torch.arange(self.count, device=index.device)
-        mask = (rank < self.budget(bands)[..., None]) & (best > -infinity)
-        # empty places sort behind the kept ones
-        order = torch.where(mask, index, len(bands.layout)).argsort(dim=-1)
-        return Kept(index=index.gather(-1, order), mask=mask.gather(-1, order))
+        score = torch.where(bands.layout.always, torch.inf, loudness).masked_fill(~bands.mask, -torch.inf)
+        ordered = score.flatten(1).sort(dim=-1, descending=True).values
+        budget = (bands.lengths.sum(-1) / self.target_ratio).ceil().long()
+        least = ordered.gather(-1, (budget - 1).clamp(0, ordered.shape[-1] - 1)[:, None])[..., None]
+        passes = bands.mask & (score >= least)
+        return fitted(passes, loudness, bands, capacity)
+
+
+class ContentScore(nn.Module):
+    """How much a coefficient matters, from its vector and its level; begins at the logarithm of its loudness."""
+
+    def __init__(self, dim: int, *, levels: int = 24) -> None:
+        super().__init__()
+        self.direction = nn.Linear(dim, 1, bias=False)
+        self.level = nn.Parameter(torch.zeros(levels + 1))
+        nn.init.zeros_(self.direction.weight)
+
+    def forward(self, bands: Bands) -> Tensor:
+        """``(batch, chunks, coefficients)``."""
+        loudness = relative_loudness(bands.values)
+        content = self.direction(bands.values / loudness[..., None].to(bands.values.dtype)).squeeze(-1)
+        return loudness.log() + content + self.level[bands.layout.level]
+
+
+def relative_loudness(values: Tensor) -> Tensor:
+    """Root mean square of vectors ``(..., dim)``; never zero, with a gradient that stays finite at zero."""
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    return (values.square().mean(-1) + 1e-12).sqrt()
+
+
+def best(score: Tensor, has: Tensor, capacity: int, budget: Tensor) -> Kept:
+    """The ``budget`` largest of what a chunk has."""
+    found, index = score.masked_fill(~has, -torch.inf).topk(capacity, dim=-1)
+    mask = (torch.arange(capacity, device=index.device) < budget[..., None]) & (found > -torch.inf)
+    # empty places sort behind the kept ones
+    order = torch.where(mask, index, score.shape[-1]).argsort(dim=-1)
+    return Kept(index=index.gather(-1, order), mask=mask.gather(-1, order))
+
+
+def fitted(passes: Tensor, loudness: Tensor, bands: Bands, capacity: int) -> Kept:
+    """What passes, as far as there is room: the finest, quietest go first, and are counted as ``overflow``."""
+    # a level is worth more than any loudness within it
+    within = loudness / (1 + loudness)
+    score = torch.where(bands.layout.always, torch.inf, bands.layout.level + within)
+    wanted = passes.sum(-1)
+    return best(score, passes, capacity, wanted).replace(statistics={"overflow": (wanted - capacity).clamp(min=0)})
+
+
+def adaptive_capacity(layout: BandLayout, target_ratio: float, room: float) -> int:
+    """Places of a chunk for a mean budget, with room above it.
+
+    Raises:
+        ValueError: a target beyond the chunk length, or so few codes that those that always stay are over a quarter.
+    """
+    check_ratio(target_ratio, layout.length)
+    budget = layout.length / target_ratio
+    if 4 * layout.counts[0] > budget:
+        raise ValueError(
+            f"target_ratio={target_ratio} leaves {budget:g} codes in a chunk of {layout.length}, beside the "
+            f"{layout.counts[0]} of {layout.names[0]} that always stay; allowed: up to "
+            f"{layout.length / (4 * layout.counts[0]):g}, or a deeper level of the transform"
+        )
+    return min(-int(-budget * room // 1), len(layout))
+
+
+def check_ratio(target_ratio: float, longest: float | None = None) -> None:
+    """Raise ``ValueError`` for a target ratio below 1 or beyond the chunk length."""
+    if not (1 <= target_ratio and (longest is None or target_ratio <= longest)):
+        most = "and above" if longest is None else f"to the chunk length, {longest:g}"
+        raise ValueError(f"target_ratio={target_ratio} is out of range; allowed: 1 {most}")
+
+
+def check_room(room: float) -> float:
+    """Raise ``ValueError`` for less room than the mean budget itself."""
+    if not room >= 1:
+        raise ValueError(f"room={room} is too small; allowed: 1 and above")
+    return room

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -9,7 +10,7 @@ from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.compressor import Compressor
 from wavecomp.compressors.detail import DetailChannel
-from wavecomp.compressors.pruning import Pruner
+from wavecomp.compressors.pruning import Kept, Pruner
 from wavecomp.wavelets import ChunkTransform
 
 
@@ -21,11 +22,12 @@ class WaveletCompressor(Compressor):
     Args:
         transform: splits a chunk into bands.
         pruner: which coefficients stay.
-        detail_channel: what is pruned under an approximation is added to it; ``None`` to lose it. For low-pass pruners.
+        band_weight: a module from Bands to Bands before pruning, such as :class:`BandWeight`, or ``None``.
+        detail_channel: what is pruned under a code is added to it; ``None`` to lose it.
         encoding: a module from Codes to Codes that marks position and frequency, or ``None``.
 
     Raises:
-        ValueError: a detail channel with a pruner that is no low-pass, or of another level than the transform.
+        ValueError: a detail channel with a transform that is no dyadic tree, or of another level.
 
     Example:
         >>> compressor = WaveletCompressor(transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(4))
@@ -39,20 +41,15 @@ class WaveletCompressor(Compressor):
         *,
         transform: ChunkTransform,
         pruner: Pruner,
+        band_weight: nn.Module | None = None,
         detail_channel: DetailChannel | None = None,
         encoding: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if detail_channel is not None and not pruner.lowpass:
-            raise ValueError(f"detail_channel goes with a low-pass pruner such as KeepLowpass, not with {pruner}")
-        if detail_channel is not None and not transform.dyadic:
-            raise ValueError(f"detail_channel goes with DWT1d and banks of two branches, not with {transform}")
-        if detail_channel is not None and detail_channel.level != transform.level:
-            raise ValueError(
-                f"detail_channel has level={detail_channel.level}, the transform level={transform.level}; give both one"
-            )
+        check_detail_channel(detail_channel, transform)
         self.transform = transform
         self.pruner = pruner
+        self.band_weight = band_weight
         self.detail_channel = detail_channel
         self.encoding = encoding
         self.causal = pruner.causal
@@ -63,32 +60,38 @@ class WaveletCompressor(Compressor):
     def forward(self, chunks: Chunks) -> Codes:
         values = F.rms_norm(chunks.values, chunks.values.shape[-1:])
         bands = self.transform(values, None if chunks.dense else chunks.lengths)
+        if self.band_weight is not None:
+            bands = self.band_weight(bands)
         kept = self.pruner(bands)
-        values = self._values(bands, kept.index)
-        if kept.weight is not None:
-            values = values * kept.weight[..., None].to(values.dtype)
-        layout = bands.layout
         codes = chunks.codes(
-            values,
+            self._values(bands, kept),
             mask=kept.mask,
-            position=layout.position[kept.index],
-            support=layout.support[kept.index],
-            frequency=layout.frequency[kept.index],
-            level=layout.level[kept.index],
+            **bands.layout.take(kept.index),
             index=kept.index,
             losses=kept.losses,
             statistics={"band_energy": bands.energy().detach(), **kept.statistics},
         )
         return codes if self.encoding is None else self.encoding(codes)
 
-    def _values(self, bands: Bands, index: Tensor) -> Tensor:
-        if not self.pruner.lowpass:
-            return bands.values.gather(-2, index[..., None].expand(*index.shape, bands.values.shape[-1]))
-        count = index.shape[-1]
-        values = bands.values[..., :count, :]
+    def _values(self, bands: Bands, kept: Kept) -> Tensor:
+        values = _gather(bands.values, kept.index)
+        if kept.weight is not None:
+            values = values * kept.weight[..., None].to(values.dtype)
         if self.detail_channel is None:
             return values
-        minor = self.detail_channel(bands, first=count)
-        if count <= minor.shape[-2]:
-            return values + minor[..., :count, :]
-        return values + F.pad(minor, (0, 0, 0, count - minor.shape[-2]))
+        own = torch.zeros_like(bands.mask).scatter(-1, kept.index, kept.mask)
+        return values + _gather(self.detail_channel(bands, own), kept.index)
+
+
+def check_detail_channel(detail_channel: DetailChannel | None, transform: ChunkTransform) -> None:
+    """Raise ``ValueError`` where a detail channel finds no tree, or one of another level."""
+    if detail_channel is not None and not transform.dyadic:
+        raise ValueError(f"detail_channel goes with DWT1d and banks of two branches, not with {transform}")
+    if detail_channel is not None and detail_channel.level != transform.level:
+        raise ValueError(
+            f"detail_channel has level={detail_channel.level}, the transform level={transform.level}; give both one"
+        )
+
+
+def _gather(values: Tensor, index: Tensor) -> Tensor:
+    return values.gather(-2, index[..., None].expand(*index.shape, values.shape[-1]))

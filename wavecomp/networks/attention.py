@@ -5,6 +5,7 @@ Notation used for tensor shapes: ``(batch, heads, length, head_dim)`` for querie
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -21,10 +22,12 @@ class Window(NamedTuple):
         rotary: angles of the places.
         mask: ``(batch or 1, blocks, block, keys)``; keys are the places of a block and of the one before it, or all
             of them where there is one block.
+        log_support: ``(batch, length)``, of the tokens that each place stands for; ``None`` for one each.
     """
 
     rotary: Rotary
     mask: Tensor
+    log_support: Tensor | None = None
 
 
 class Memory(NamedTuple):
@@ -34,11 +37,13 @@ class Memory(NamedTuple):
         values: ``(batch, slots, dim)``.
         rotary: angles of the codes.
         mask: ``(batch or 1, length, slots)``.
+        log_support: ``(batch, slots)``, of the tokens that each code stands for; ``None`` for one each.
     """
 
     values: Tensor
     rotary: Rotary
     mask: Tensor
+    log_support: Tensor | None = None
 
 
 def window_mask(
@@ -75,11 +80,14 @@ def window_mask(
     return allowed | (key == query)
 
 
-def window_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention of every place to its block and the one before, under :func:`window_mask`."""
+def window_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float | None = None) -> Tensor:
+    """Attention of every place to its block and the one before, under :func:`window_mask`.
+
+    ``scale`` multiplies the scores, ``head_dim ** -0.5`` unless given.
+    """
     _, blocks, block, _ = mask.shape
     if blocks == 1:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     batch, _, length, _ = q.shape
     missing = blocks * block - length
 
@@ -91,8 +99,48 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         return torch.cat([F.pad(x[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0)), x], dim=-2).flatten(0, 1)
 
     mask = mask.expand(batch, -1, -1, -1).flatten(0, 1)[:, None]
-    out = F.scaled_dot_product_attention(cut(q).flatten(0, 1), with_previous(k), with_previous(v), attn_mask=mask)
+    out = F.scaled_dot_product_attention(
+        cut(q).flatten(0, 1), with_previous(k), with_previous(v), attn_mask=mask, scale=scale
+    )
     return out.unflatten(0, (batch, blocks)).transpose(1, 2).flatten(2, 3)[:, :, :length]
+
+
+def log_of_support(support: Tensor) -> Tensor:
+    """Logarithm of tokens covered, any shape; 0 where a slot is empty and covers none."""
+    return support.clamp(min=1).log()
+
+
+def support_attention(
+    attention: Callable[..., Tensor],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor,
+    *,
+    log_support: Tensor | None,
+    scale: Tensor | None,
+) -> Tensor:
+    r"""Attention in which a key of support s counts as ``s ** scale`` keys.
+
+    .. math:: \mathrm{softmax}\big(q k^\top / \sqrt{d} + scale \cdot \log s\big)\, v
+
+    The bias rides in a channel of queries and keys: no tensor of heads x length x keys is made, the mask stays boolean.
+
+    Args:
+        attention: :func:`window_attention` or ``scaled_dot_product_attention``.
+        mask: as that attention takes it.
+        log_support: ``(batch, keys)``.
+        scale: ``(heads,)``. Where this or ``log_support`` is ``None`` there is no bias.
+    """
+    if scale is None or log_support is None:
+        return attention(q, k, v, mask)
+    batch, heads, length, width = q.shape
+    # kernels for half precision want widths in eights, and v as wide as q
+    extra = 8 - width % 8
+    of_query = (scale * width**0.5).to(q.dtype)[:, None, None].expand(batch, heads, length, 1)
+    of_key = log_support.to(k.dtype)[:, None, :, None].expand(batch, heads, -1, 1)
+    q, k = (F.pad(torch.cat(pair, dim=-1), (0, extra - 1)) for pair in ((q, of_query), (k, of_key)))
+    return attention(q, k, F.pad(v, (0, extra)), mask, scale=width**-0.5)[..., :width]
 
 
 class WindowAttention(nn.Module):
@@ -101,23 +149,28 @@ class WindowAttention(nn.Module):
     Args:
         dim: width of the sequence.
         heads: heads, a divisor of dim.
+        support_bias: whether each head learns how far a place counts as the tokens it stands for
+            (:func:`support_attention`), from not at all on.
 
     Raises:
         ValueError: heads that do not divide dim into even widths.
     """
 
-    def __init__(self, *, dim: int, heads: int) -> None:
+    def __init__(self, *, dim: int, heads: int, support_bias: bool = False) -> None:
         super().__init__()
         self.heads = check_heads(dim, heads)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
+        self.support_scale = nn.Parameter(torch.zeros(heads)) if support_bias else None
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
         """``x (batch, length, dim)`` to the same shape."""
         q, k, v = split_heads(self.qkv(x), 3 * self.heads).chunk(3, dim=1)
-        return self.out(
-            join_heads(window_attention(rotate(q, window.rotary), rotate(k, window.rotary), v, window.mask))
+        q, k = rotate(q, window.rotary), rotate(k, window.rotary)
+        read = support_attention(
+            window_attention, q, k, v, window.mask, log_support=window.log_support, scale=self.support_scale
         )
+        return self.out(join_heads(read))
 
 
 class MemoryAttention(nn.Module):
@@ -126,15 +179,18 @@ class MemoryAttention(nn.Module):
     Args:
         dim: width of the sequence and of the codes.
         heads: heads, a divisor of dim.
+        support_bias: whether each head learns how far a code counts as the tokens it stands for
+            (:func:`support_attention`), from not at all on; the sink counts as one.
     """
 
-    def __init__(self, *, dim: int, heads: int) -> None:
+    def __init__(self, *, dim: int, heads: int, support_bias: bool = False) -> None:
         super().__init__()
         self.heads = check_heads(dim, heads)
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim, bias=False)
         self.sink = nn.Parameter(torch.zeros(2, heads, 1, dim // heads))
+        self.support_scale = nn.Parameter(torch.zeros(heads)) if support_bias else None
 
     def forward(self, x: Tensor, memory: Memory, rotary: Rotary) -> Tensor:
         """``x (batch, length, dim)`` to the same shape; ``rotary`` are the angles of its places."""
@@ -144,7 +200,11 @@ class MemoryAttention(nn.Module):
         sink_k, sink_v = self.sink.to(k.dtype).unsqueeze(1).expand(-1, len(k), -1, -1, -1)
         mask = F.pad(memory.mask[:, None], (1, 0), value=True)
         k, v = torch.cat([sink_k, k], dim=2), torch.cat([sink_v, v], dim=2)
-        return self.out(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+        log_support = None if memory.log_support is None else F.pad(memory.log_support, (1, 0))
+        read = support_attention(
+            F.scaled_dot_product_attention, q, k, v, mask, log_support=log_support, scale=self.support_scale
+        )
+        return self.out(join_heads(read))
 
 
 def check_heads(dim: int, heads: int) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from wavecomp.codes import Codes
+from wavecomp.compressors import RatioController
 
 
 class ChunkReduce(nn.Module):
@@ -40,8 +41,19 @@ class ChunkReduce(nn.Module):
         """Tokens per chunk of the first stage."""
         return self.chunk_networks[0].chunk_length  # type: ignore[return-value]
 
+    def controllers(self) -> dict[str, RatioController]:
+        """The ratio controller of each Chunk-Network that has one, by the path that its statistics begin with."""
+        return {
+            f"chunk_networks.{stage}": module
+            for stage, network in enumerate(self.chunk_networks)
+            for module in network.modules()
+            if isinstance(module, RatioController)
+        }
+
     def forward(self, codes: Codes) -> Codes:
-        """``Codes`` to fewer ``Codes``."""
-        for network in self.chunk_networks:
+        """``Codes`` to fewer ``Codes``; the statistics of each stage go under its path, ``chunk_networks.0.kept``."""
+        statistics: dict[str, Tensor] = {}
+        for stage, network in enumerate(self.chunk_networks):
             codes = network(codes)
-        return self.reduce_network(codes)
+            statistics |= {f"chunk_networks.{stage}.{name}": value for name, value in codes.statistics.items()}
+        return self.reduce_network(codes).replace(statistics=statistics)

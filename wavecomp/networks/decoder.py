@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
-from wavecomp.networks.attention import Memory, Window, head_angles, window_mask
+from wavecomp.networks.attention import Memory, Window, head_angles, log_of_support, window_mask
 from wavecomp.networks.transformer import ShortConvolution, TransformerBlock
 
 
@@ -27,6 +27,8 @@ class LocalDecoder(nn.Module):
         convolution: width of the short causal convolution before the blocks, 0 for none.
         period: the place of a token modulo this is told to the decoder, so that it can pick its part of a code; the
             chunk length, or ``None`` to leave it out.
+        support_bias: whether each head learns how far a code counts as the tokens it stands for: ``scale *
+            log(support)`` is added to its scores, with scales that start at 0.
 
     Raises:
         ValueError: a window below 1, or memory layers that do not exist.
@@ -42,6 +44,7 @@ class LocalDecoder(nn.Module):
         memory_layers: Sequence[int] | None = None,
         convolution: int = 4,
         period: int | None = None,
+        support_bias: bool = False,
     ) -> None:
         super().__init__()
         if window < 1:
@@ -53,11 +56,15 @@ class LocalDecoder(nn.Module):
         self.place = nn.Embedding(period, dim) if period else None
         self.convolution = ShortConvolution(dim=dim, width=convolution, causal=True) if convolution else nn.Identity()
         self.blocks = nn.ModuleList(
-            TransformerBlock(dim=dim, heads=heads, memory=layer in attending) for layer in range(layers)
+            TransformerBlock(
+                dim=dim, heads=heads, memory=layer in attending, support_bias=support_bias and layer in attending
+            )
+            for layer in range(layers)
         )
         self.norm = nn.RMSNorm(dim)
         self.window = window
         self.dim, self.heads = dim, heads
+        self.support_bias = support_bias
 
     def forward(self, embeddings: Tensor, codes: Codes) -> Tensor:
         """Read the tokens and what is visible of the codes.
@@ -84,6 +91,7 @@ class LocalDecoder(nn.Module):
             values=codes.values,
             rotary=head_angles(codes.position, self.dim, self.heads),
             mask=codes.visible(place),
+            log_support=log_of_support(codes.support) if self.support_bias else None,
         )
         for block in self.blocks:
             x = block(x, window, memory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
-from wavecomp.networks.attention import Window, head_angles, window_mask
+from wavecomp.networks.attention import Window, head_angles, log_of_support, window_mask
 from wavecomp.networks.transformer import TransformerBlock
 
 
@@ -19,6 +19,8 @@ class ReduceNetwork(nn.Module):
         window: how far back a code reads, in slots, so that the cost is linear; ``None`` for all.
         causal: whether ``end`` orders the codes; without, every code reads every other within the window.
         input_pooling: a module from Codes to fewer Codes that comes first, or ``None``.
+        support_bias: whether each head learns how far a code counts as the tokens it stands for: ``scale *
+            log(support)`` is added to its scores, with scales that start at 0.
 
     Raises:
         ValueError: a window below 1, or one that goes with codes that are not causal.
@@ -38,6 +40,7 @@ class ReduceNetwork(nn.Module):
         window: int | None = 512,
         causal: bool = True,
         input_pooling: nn.Module | None = None,
+        support_bias: bool = False,
     ) -> None:
         super().__init__()
         if window is not None and window < 1:
@@ -45,11 +48,14 @@ class ReduceNetwork(nn.Module):
         if not causal and window is not None:
             raise ValueError(f"window={window} looks back only; with causal=False allowed: None")
         self.input_pooling = input_pooling
-        self.blocks = nn.ModuleList(TransformerBlock(dim=dim, heads=heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(dim=dim, heads=heads, support_bias=support_bias) for _ in range(layers)
+        )
         self.norm = nn.RMSNorm(dim)
         self.window = window
         self.ordered = causal
         self.dim, self.heads = dim, heads
+        self.support_bias = support_bias
 
     @property
     def causal(self) -> bool:
@@ -62,7 +68,11 @@ class ReduceNetwork(nn.Module):
             codes = self.input_pooling(codes)
         x = codes.values
         if x.shape[1]:
-            window = Window(rotary=head_angles(codes.position, self.dim, self.heads), mask=self._mask(codes))
+            window = Window(
+                rotary=head_angles(codes.position, self.dim, self.heads),
+                mask=self._mask(codes),
+                log_support=log_of_support(codes.support) if self.support_bias else None,
+            )
             for block in self.blocks:
                 x = block(x, window)
         return codes.replace(values=self.norm(x) * codes.mask[..., None])

@@ -56,14 +56,18 @@ class TransformerBlock(nn.Module):
         heads: attention heads.
         hidden: width of the feed-forward network, about ``8 / 3 * dim`` unless given.
         memory: whether the block also attends to codes.
+        support_bias: whether each head learns how far a code counts as the tokens it stands for: codes of the memory
+            where there is one, the places of the sequence itself otherwise.
     """
 
-    def __init__(self, *, dim: int, heads: int, hidden: int | None = None, memory: bool = False) -> None:
+    def __init__(
+        self, *, dim: int, heads: int, hidden: int | None = None, memory: bool = False, support_bias: bool = False
+    ) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(dim)
-        self.attention = WindowAttention(dim=dim, heads=heads)
+        self.attention = WindowAttention(dim=dim, heads=heads, support_bias=support_bias and not memory)
         self.memory_norm = nn.RMSNorm(dim) if memory else None
-        self.memory_attention = MemoryAttention(dim=dim, heads=heads) if memory else None
+        self.memory_attention = MemoryAttention(dim=dim, heads=heads, support_bias=support_bias) if memory else None
         self.feed_forward_norm = nn.RMSNorm(dim)
         self.feed_forward = FeedForward(dim=dim, hidden=hidden or -(-8 * dim // 3 // 32) * 32)
 

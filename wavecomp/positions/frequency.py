@@ -1,4 +1,4 @@
-"""Position and frequency of a code in one vector."""
+"""Position and frequency of a code in one vector: added to its value, or turned into it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,41 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.codes import Codes
+from wavecomp.positions.rotary import Rotary, rotary_angles, rotate
 
 
-class PositionFrequencyEncoding(nn.Module):
+class _FrequencyGain(nn.Module):
+    """What both encodings share: a gain that can only fall as the frequency rises, and slots that stay empty."""
+
+    frequency_periods = 4  # of 2, 4, 8, 16 octaves
+
+    def __init__(self, dim: int, octaves: int) -> None:
+        super().__init__()
+        if dim < 1 or octaves < 1:
+            raise ValueError(f"dim={dim}, octaves={octaves}; allowed: 1 and above")
+        self.octaves = octaves
+        self.slope = nn.Parameter(torch.tensor(-4.0))
+
+    def gain(self, frequency: Tensor) -> Tensor:
+        """Cycles per token, any shape, to a factor in (0, 1]."""
+        return torch.exp(-F.softplus(self.slope) * self._octave(frequency).clamp(min=0))
+
+    def mark(self, values: Tensor, codes: Codes) -> Tensor:
+        """Weighed ``values (batch, slots, dim)`` to the same shape, marked with where and what the codes are."""
+        raise NotImplementedError
+
+    def forward(self, codes: Codes) -> Codes:
+        """``Codes`` to the same codes, weighed and marked; empty slots stay zero."""
+        gain = self.gain(codes.frequency)[..., None].to(codes.values.dtype)
+        values = self.mark(codes.values * gain, codes)
+        return codes.replace(values=torch.where(codes.mask[..., None], values, 0))
+
+    def _octave(self, frequency: Tensor) -> Tensor:
+        lowest = 2.0 ** -(self.octaves + 2)
+        return torch.log2(frequency.clamp(min=torch.finfo(frequency.dtype).tiny) / lowest)
+
+
+class PositionFrequencyEncoding(_FrequencyGain):
     r"""Adds where a code lies (chunk, and place in it) and which frequency it is, and weighs it by that frequency.
 
     The sinusoid of the place is averaged over the code's support, which is what is known of it:
@@ -35,21 +67,11 @@ class PositionFrequencyEncoding(nn.Module):
         torch.Size([1, 6, 8])
     """
 
-    frequency_periods = 4  # of 2, 4, 8, 16 octaves
-
     def __init__(self, dim: int, *, octaves: int = 12) -> None:
-        super().__init__()
-        if dim < 1 or octaves < 1:
-            raise ValueError(f"dim={dim}, octaves={octaves}; allowed: 1 and above")
-        self.octaves = octaves
+        super().__init__(dim, octaves)
         features = 4 * octaves + 2 * self.frequency_periods
         self.project = nn.Linear(features, dim, bias=False)
         nn.init.normal_(self.project.weight, std=0.3 / math.sqrt(features))
-        self.slope = nn.Parameter(torch.tensor(-4.0))
-
-    def gain(self, frequency: Tensor) -> Tensor:
-        """Cycles per token, any shape, to a factor in (0, 1]."""
-        return torch.exp(-F.softplus(self.slope) * self._octave(frequency).clamp(min=0))
 
     def features(self, codes: Codes) -> Tensor:
         """Sinusoids of chunk, place and octave, ``(batch, slots, features)``."""
@@ -60,20 +82,61 @@ class PositionFrequencyEncoding(nn.Module):
         octave = _sinusoids(self._octave(codes.frequency), self._periods(self.frequency_periods, codes.position))
         return torch.cat([chunk, place, octave], dim=-1)
 
-    def forward(self, codes: Codes) -> Codes:
-        """``Codes`` to the same codes, weighed and marked; empty slots stay zero."""
-        features = self.features(codes).to(self.project.weight.dtype)
-        gain = self.gain(codes.frequency)[..., None].to(codes.values.dtype)
-        values = codes.values * gain + self.project(features)
-        return codes.replace(values=torch.where(codes.mask[..., None], values, 0))
-
-    def _octave(self, frequency: Tensor) -> Tensor:
-        lowest = 2.0 ** -(self.octaves + 2)
-        return torch.log2(frequency.clamp(min=torch.finfo(frequency.dtype).tiny) / lowest)
+    def mark(self, values: Tensor, codes: Codes) -> Tensor:
+        return values + self.project(self.features(codes).to(self.project.weight.dtype))
 
     @staticmethod
     def _periods(count: int, like: Tensor) -> Tensor:
         return 2.0 ** torch.arange(1, count + 1, device=like.device)
+
+
+class RotaryPositionFrequency(_FrequencyGain):
+    r"""Turns each code by where it lies and which frequency it is, and weighs it by that frequency.
+
+    The channels, as ``m = dim / 8`` complex numbers each for place p, chunk c and octave o, become
+
+    .. math::
+        x_j e^{i p \omega_j},\quad y_j e^{i c \omega_j},\quad z_j e^{i o \varphi_j},\qquad
+        \omega_j = 2^{-j \cdot octaves / m},\quad \varphi_j = 2^{-4 j / m},\quad j = 0, \dots, m - 1
+
+    and the last quarter of the channels stays as it is. The dot product of two codes thus depends on what they hold
+    and on the differences of their places, chunks and octaves; a turn keeps the norm, which the gain of
+    :class:`PositionFrequencyEncoding` then multiplies.
+
+    Args:
+        dim: width of the codes, a multiple of 8.
+        octaves: the slowest pair turns about ``2 ** octaves`` times slower than one radian per token or chunk; the
+            gain counts octaves as in :class:`PositionFrequencyEncoding`.
+
+    Raises:
+        ValueError: a size below 1, or a dim that is no multiple of 8.
+
+    Example:
+        >>> codes = Codes.from_tokens(torch.ones(1, 6, 8))
+        >>> turned = RotaryPositionFrequency(8)(codes).values
+        >>> turned.norm(dim=-1).std() < 1e-6, (turned[0, 0] - turned[0, 5]).abs().max() > 0.1
+        (tensor(True), tensor(True))
+    """
+
+    def __init__(self, dim: int, *, octaves: int = 12) -> None:
+        super().__init__(dim, octaves)
+        if dim % 8:
+            raise ValueError(f"dim={dim} cannot be turned in three groups of pairs; allowed: multiples of 8")
+        self.dim = dim
+
+    def angles(self, codes: Codes) -> Rotary:
+        """Cosines and sines, ``(batch, 1, slots, 3 * dim / 8)``, of angles that are made in fp64."""
+        quarter = self.dim // 4
+        base = 2.0**self.octaves
+        turns = [
+            rotary_angles(codes.position, quarter, base=base),
+            rotary_angles(codes.chunk, quarter, base=base),
+            rotary_angles(self._octave(codes.frequency), quarter, base=2.0**self.frequency_periods),
+        ]
+        return Rotary(torch.cat([turn.cos for turn in turns], dim=-1), torch.cat([turn.sin for turn in turns], dim=-1))
+
+    def mark(self, values: Tensor, codes: Codes) -> Tensor:
+        return rotate(values.unsqueeze(1), self.angles(codes)).squeeze(1)
 
 
 def _sinusoids(place: Tensor, periods: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from wavecomp.codes import Codes
+from wavecomp.compressors import RatioController
 from wavecomp.metrics import BitsPerByte, CompressionRatio, ContextGain
 from wavecomp.networks import ChunkReduceLM
 from wavecomp.training.data import Batch
@@ -67,6 +68,7 @@ class LanguageModelModule(L.LightningModule):
         self.warmup_steps = warmup_steps
         self.final_share = final_share
         self.hidden_share = hidden_share
+        self._counts: dict[str, Tensor] = {}
         self.val_metrics = _metrics()
         self.test_metrics = _metrics()
 
@@ -114,9 +116,21 @@ class LanguageModelModule(L.LightningModule):
         if batch["answers"] is not None:
             figures["answer_bits"] = _mean(nats.detach(), asked & shown) / math.log(2)
             figures["answer_accuracy"] = _mean(right.float(), asked & shown)
+        overflow = [value.sum() for name, value in codes.statistics.items() if name.endswith(".overflow")]
+        if overflow:
+            figures["overflow"] = torch.stack(overflow).sum().float()
+        self._count(codes)
         for name, value in figures.items():
-            self.log(f"train/{name}", value, prog_bar=name != "answer_accuracy", batch_size=len(nats))
+            self.log(f"train/{name}", value, prog_bar=name not in ("answer_accuracy", "overflow"), batch_size=len(nats))
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Move the ratio controllers, once the optimiser has stepped, by the codes of all ranks."""
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+            for path, controller in self._controllers().items():
+                tokens, kept = self.trainer.strategy.reduce(self._counts[path], reduce_op="sum")
+                controller.update(tokens=tokens, codes=kept)
+            self._counts = {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch, "val", self.val_metrics)
@@ -168,6 +182,15 @@ class LanguageModelModule(L.LightningModule):
         for name in names:
             bar = name in ("bits_per_byte", "context_gain", "answer_bits")
             self.log(f"{stage}/{name}", metrics[name], on_step=False, on_epoch=True, prog_bar=bar)
+
+    def _controllers(self) -> dict[str, RatioController]:
+        body = self.model.body
+        return body.controllers() if hasattr(body, "controllers") else {}
+
+    def _count(self, codes: Codes) -> None:
+        for path in self._controllers():
+            counted = torch.stack([codes.statistics[f"{path}.{name}"].sum() for name in ("places", "kept")])
+            self._counts[path] = self._counts.get(path, 0) + counted
 
     def _hidden_rows(self, codes: Codes) -> Tensor:
         """``(batch, 1)``: evenly spread over the rows of all steps, so that a run that resumes hides the same."""

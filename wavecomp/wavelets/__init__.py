@@ -1,5 +1,6 @@
 """Wavelet transforms on tensors. Knows no tokens and no training."""
 
+from wavecomp.wavelets.basis_layer import BestBasis1d
 from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank
 from wavecomp.wavelets.free import FreeFilterBank
 from wavecomp.wavelets.lattice import OrthogonalFilterBank
@@ -16,6 +17,7 @@ from wavecomp.wavelets.transform2d import wavedec2, waverec2
 
 __all__ = [
     "Basis",
+    "BestBasis1d",
     "ChunkTransform",
     "DWT1d",
     "DWT2d",

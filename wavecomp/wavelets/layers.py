@@ -151,7 +151,7 @@ class DWT1d(ChunkTransform):
         self._check_input(x, lengths)
         self.check_length(x.shape[-2])
         x = zero_behind(x, lengths)
-        values = self._in_form(x, lengths, self._cascade.split, self._analysed)
+        values = self._in_form(x, lengths, x.shape[-2], self._cascade.split, self._analysed)
         full = lengths if lengths is not None else torch.full(x.shape[:-2], x.shape[-2], device=x.device)
         layout = self.layout(x.shape[-2], x.device)
         return Bands(values=values, lengths=full, layout=layout, dense=lengths is None)
@@ -175,6 +175,7 @@ class DWT1d(ChunkTransform):
         return self._in_form(
             values,
             None if bands.dense else bands.lengths,
+            length,
             lambda rows, n: self._cascade.merge(rows, length, n, to_level),
             lambda y, form: self._synthesised(y, form, length, to_level),
         )
@@ -200,15 +201,50 @@ class DWT1d(ChunkTransform):
             self._layouts[chunk_length, device] = layout.to(device)
         return self._layouts[chunk_length, device]
 
+    def approximations(self, chunk_length: int, device: torch.device | str | None = None) -> BandLayout:
+        """What each approximation of every level is, coarse to fine, down to level 0, the tokens themselves."""
+        self.check_length(chunk_length)
+        rates = self.rates[::-1]
+        counts = [-(-chunk_length // rate) for rate in rates]
+        ones = [torch.ones(count) for count in counts]
+        levels = range(self.level, -1, -1)
+        index = torch.cat([torch.arange(count) for count in counts])
+        support = torch.cat([rate * one for rate, one in zip(rates, ones)])
+        return BandLayout(
+            level=torch.cat([level * one.long() for level, one in zip(levels, ones)]),
+            band=torch.cat([band * one.long() for band, one in enumerate(ones)]),
+            index=index,
+            needs=index * support.long() + 1,
+            position=torch.cat([self._centres(chunk_length, level) for level in levels]),
+            support=support,
+            frequency=1 / (4 * support),
+            names=tuple(f"cA{level}" for level in levels),
+            counts=tuple(counts),
+            length=chunk_length,
+        ).to("cpu" if device is None else device)
+
+    def _centres(self, chunk_length: int, level: int) -> Tensor:
+        if not level:
+            return torch.arange(chunk_length).float()
+        return self._positions(chunk_length, level)[: -(-chunk_length // self.rates[level])].clone()
+
     @torch.compiler.assume_constant_result
-    def _positions(self, chunk_length: int) -> Tensor:
-        return self._initial.positions(chunk_length)
+    def _positions(self, chunk_length: int, level: int | None = None) -> Tensor:
+        if level in (None, self.level):
+            return self._initial.positions(chunk_length)
+        banks = self._initial.banks[:level]
+        return Cascade(banks, dwt_leaves([bank.branches for bank in banks])).positions(chunk_length)
 
     def _leaves(self, branches: list[int]) -> list[Path]:
         return dwt_leaves(branches)
 
     def _in_form(
-        self, x: Tensor, lengths: Tensor | None, cascade: Callable[[Tensor, Tensor | None], Tensor], product: Product
+        self,
+        x: Tensor,  # chunks, or their coefficients down to some level
+        lengths: Tensor | None,
+        chunk_length: int,
+        cascade: Callable[[Tensor, Tensor | None], Tensor],
+        product: Product,
     ) -> Tensor:
         form = self._form(x, lengths)
         if form == "cascade":
@@ -219,7 +255,7 @@ class DWT1d(ChunkTransform):
             return y
         # the chunk of each row that is short goes through the cascade; where none is, its first chunk, for nothing
         rows = torch.arange(x.shape[0], device=x.device)
-        tail = _short(lengths, x.shape[-2]).int().argmax(-1)
+        tail = _short(lengths, chunk_length).int().argmax(-1)
         return y.index_put((rows, tail), cascade(x[rows, tail], lengths[rows, tail]).to(y.dtype))
 
     def _analysed(self, x: Tensor, form: str) -> Tensor:

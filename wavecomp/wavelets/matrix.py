@@ -64,7 +64,7 @@ def synthesis_matrix(
     """The matrix S with ``S @ analysis_matrix(...) == identity``, ``(length, coefficients)``.
 
     Example:
-        >>> W, S = analysis_matrix("bior2.2", 12, level=2), synthesis_matrix("bior2.2", 12, level=2)
+        >>> W, S = analysis_matrix("bior2.2", 12, level=1), synthesis_matrix("bior2.2", 12, level=1)
         >>> torch.allclose(S @ W, torch.eye(12, dtype=W.dtype), atol=1e-8)
         True
     """

@@ -1,0 +1,106 @@
+"""The ratio controller within training: after the optimiser's step, from all counts, and in the checkpoint."""
+
+import lightning as L
+import pytest
+import torch
+import zoo
+from torch.utils.data import DataLoader
+
+import wavecomp as wc
+from wavecomp.benchmarks import ratio as ratio_benchmark
+from wavecomp.training import LanguageModelModule
+from wavecomp.training.data.samples import Sample, collate
+
+
+def loader(count=12, length=65):
+    generator = torch.Generator().manual_seed(0)
+    samples = [Sample(torch.randint(256, (length,), generator=generator)) for _ in range(count)]
+    return DataLoader(samples, batch_size=2, collate_fn=collate)
+
+
+def module(seed=0):
+    torch.manual_seed(seed)
+    return LanguageModelModule(model=zoo.language_model(zoo.leaves()), warmup_steps=2)
+
+
+def fit(module, tmp_path, steps=6, accumulate=1, **more):
+    seen = []
+
+    class Watch(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, *_):
+            (controller,) = pl_module.model.body.controllers().values()
+            seen.append(float(controller.log_threshold))
+
+    trainer = L.Trainer(
+        max_steps=steps,
+        accumulate_grad_batches=accumulate,
+        callbacks=[Watch()],
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+    trainer.fit(module, loader(), **more)
+    return seen, trainer
+
+
+def test_the_threshold_moves_after_every_step_towards_the_target(tmp_path):
+    learner = module()
+    (controller,) = learner.model.body.controllers().values()
+    before = float(controller.log_threshold)
+    controller.target_ratio = 4.0
+    seen, _ = fit(learner, tmp_path)
+    assert seen[0] == pytest.approx(before) and len(set(seen)) == 6
+    with torch.no_grad():
+        ratio = learner.model.encode(next(iter(loader()))["tokens"]).ratio
+    # noise splits everywhere, so too many codes were there and the threshold rises
+    assert (seen[-1] > before) == (float(ratio) < 4.5)
+
+
+def test_gradients_that_accumulate_move_it_once(tmp_path):
+    seen, _ = fit(module(), tmp_path, steps=3, accumulate=2)
+    assert len(seen) == 6
+    assert seen[0] == seen[1] != seen[2] == seen[3] != seen[4] == seen[5]
+
+
+def test_a_run_that_resumes_has_the_controller_where_it_was(tmp_path):
+    whole, _ = fit(module(), tmp_path, steps=6)
+    first = module()
+    seen, trainer = fit(first, tmp_path, steps=3)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = module(seed=1)
+    more, _ = fit(resumed, tmp_path, steps=6, ckpt_path=tmp_path / "half.ckpt", weights_only=False)
+    # the schedule ends elsewhere, so the networks differ a little; the state does not start anew
+    (controller,) = resumed.model.body.controllers().values()
+    assert seen == pytest.approx(whole[:3], abs=1e-3)
+    assert more[0] == pytest.approx(whole[3], abs=1e-3) and more[0] != pytest.approx(whole[0], abs=1e-3)
+    assert float(controller.total) != 0
+
+
+def test_two_stages_are_controlled_by_their_own_counts():
+    first, second = zoo.leaves(), zoo.wavelet_compressor(wc.Shrinkage(target_ratio=2))
+    body = wc.ChunkReduce(
+        chunk_networks=[
+            wc.ChunkNetwork(chunk_length=zoo.CHUNK, compressor=first),
+            wc.ChunkNetwork(chunk_length=zoo.CHUNK, compressor=second),
+        ],
+        reduce_network=wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1),
+    )
+    assert list(body.controllers()) == ["chunk_networks.0", "chunk_networks.1"]
+    codes = body(wc.Codes.from_tokens(torch.randn(2, 256, zoo.DIM)))
+    statistics = codes.statistics
+    assert statistics["chunk_networks.0.places"].sum() == 512
+    # the second stage counts what the first one kept, in whole slots of its own chunks
+    assert statistics["chunk_networks.1.places"].sum() == statistics["chunk_networks.0.kept"].sum()
+    assert statistics["chunk_networks.1.kept"].sum() == codes.mask.sum()
+
+
+def test_the_benchmark_mixes_one_sentence_into_every_other_chunk():
+    tokens = torch.arange(256).repeat(2, 2)
+    out = ratio_benchmark.mixed(tokens)
+    chunk = ratio_benchmark.CHUNK
+    assert len(ratio_benchmark.SENTENCE) == chunk
+    assert torch.equal(out[:, chunk : 2 * chunk], tokens[:, chunk : 2 * chunk])
+    assert bytes(out[1, 2 * chunk : 3 * chunk].tolist()) == ratio_benchmark.SENTENCE

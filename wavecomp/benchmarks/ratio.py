@@ -1,0 +1,190 @@
+"""``ratio``: the ratio that is asked for against the one that is delivered, while training and after calibration.
+
+A small language model is trained on text with an adaptive compressor. Given are the mean ratio on validation text
+during the last tenth of training, and that of the second half of the validation text after calibration on the first.
+With ``--source`` prose and noise are mixed too: every other chunk holds the same sentence, and given is how many codes
+a chunk of prose has for each of a chunk of the sentence.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+import wavecomp as wc
+from wavecomp.benchmarks.measure import Run
+from wavecomp.training import LanguageModelModule, TextDataModule
+from wavecomp.training.data.samples import Batch
+
+DIM, CHUNK, LEVEL, LENGTH, BATCH = 64, 64, 6, 1024, 8
+SENTENCE = b"The same sentence stands here again, and it says nothing new.   \n"[:CHUNK]
+COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
+    "Shrinkage": lambda ratio: wc.WaveletCompressor(
+        transform=wc.DWT1d("haar", level=LEVEL),
+        pruner=wc.Shrinkage(target_ratio=ratio),
+        detail_channel=wc.DetailChannel(dim=DIM, level=LEVEL, width=DIM // 2),
+        encoding=wc.PositionFrequencyEncoding(DIM),
+    ),
+    "DyadicLeaves": lambda ratio: wc.DyadicLeaves(
+        transform=wc.DWT1d("haar", level=LEVEL),
+        target_ratio=ratio,
+        dim=DIM,
+        detail_channel=wc.DetailChannel(dim=DIM, level=LEVEL, width=DIM // 2),
+        encoding=wc.PositionFrequencyEncoding(DIM),
+    ),
+}
+
+
+def run(*, repeats: int, small: bool, source: str | None = None) -> list[Run]:
+    """One record per compressor, target and seed; ``repeats`` is not used, seeds are three."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    steps, seeds, targets = (20, 1, (8.0,)) if small else (300, 3, (4.0, 8.0, 16.0))
+    runs: list[Run] = []
+    for name in COMPRESSORS:
+        for seed in range(seeds):
+            for target in targets:
+                runs.append(_text(name, target, seed, steps, source))
+            if source is not None:
+                runs.append(_mixed(name, 8.0, seed, steps, source))
+    return runs
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Mean over seeds, and the worst of them."""
+    lines = [f"{'what':<8}{'compressor':<14}{'asked':>7}{'trained':>9}{'worst':>8}{'calibrated':>12}{'worst':>8}"]
+    for what, name, asked in dict.fromkeys((r["what"], r["compressor"], r["asked"]) for r in runs):
+        mine = [r for r in runs if (r["what"], r["compressor"], r["asked"]) == (what, name, asked)]
+        line = f"{what:<8}{name:<14}{asked:>7.1f}"
+        for key in ("trained", "calibrated"):
+            ratios = [r[key] for r in mine]
+            worst = max(abs(ratio / asked - 1) for ratio in ratios)
+            line += f"{statistics.mean(ratios):>{9 if key == 'trained' else 12}.3f}{worst:>8.2%}"
+        if what == "mixed":
+            line += "   prose : sentence " + ", ".join(f"{r['prose'] / r['sentence']:.2f} : 1" for r in mine)
+        lines.append(line)
+    return "\n".join(lines)
+
+
+class _Mixed(TextDataModule):
+    """Text of which every other chunk is overwritten with one sentence."""
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        return Batch(tokens=mixed(batch["tokens"]), lengths=batch["lengths"], answers=batch["answers"])
+
+
+def mixed(tokens: Tensor) -> Tensor:
+    """``(batch, length)`` with the sentence in every other chunk, the first included."""
+    sentence = torch.tensor(list(SENTENCE), device=tokens.device)
+    place = torch.arange(tokens.shape[1], device=tokens.device)
+    return torch.where(place // CHUNK % 2 == 0, sentence[place % CHUNK], tokens)
+
+
+class _Ratios(L.Callback):
+    """Validation ratios, five times during the last tenth of training."""
+
+    def __init__(self, batches: Sequence[Tensor]) -> None:
+        self.batches = batches
+        self.ratios: list[float] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        left = trainer.max_steps - trainer.global_step
+        if left < trainer.max_steps / 10 and left % max(trainer.max_steps // 50, 1) == 0:
+            module = cast(LanguageModelModule, pl_module)
+            module.eval()
+            self.ratios.append(_ratio(module.model, self.batches))
+            module.train()
+
+
+def _text(name: str, target: float, seed: int, steps: int, source: str | None) -> Run:
+    model, seen = _trained(name, target, seed, steps, TextDataModule, source, lambda tokens: tokens)
+    batches = seen.batches
+    half = len(batches) // 2
+    wc.calibrate(model, batches[:half])
+    return {
+        "what": "text",
+        "compressor": name,
+        "asked": target,
+        "seed": seed,
+        "steps": steps,
+        "trained": statistics.mean(seen.ratios),
+        "calibrated": _ratio(model, batches[half:]),
+        "calibrated_on_itself": wc.calibrate(model, batches),
+    }
+
+
+def _mixed(name: str, target: float, seed: int, steps: int, source: str) -> Run:
+    model, seen = _trained(name, target, seed, steps, _Mixed, source, mixed)
+    batches = seen.batches
+    reached = wc.calibrate(model, batches)
+    with torch.no_grad():
+        kept = torch.cat([model.encode(tokens).statistics["chunk_networks.0.kept"] for tokens in batches]).double()
+    return {
+        "what": "mixed",
+        "compressor": name,
+        "asked": target,
+        "seed": seed,
+        "steps": steps,
+        "trained": statistics.mean(seen.ratios),
+        "calibrated": reached,
+        "sentence": float(kept[:, 0::2].mean()),
+        "prose": float(kept[:, 1::2].mean()),
+    }
+
+
+def _trained(
+    name: str,
+    target: float,
+    seed: int,
+    steps: int,
+    kind: type[TextDataModule],
+    source: str | None,
+    change: Callable[[Tensor], Tensor],
+) -> tuple[wc.ChunkReduceLM, _Ratios]:
+    L.seed_everything(seed, verbose=False)
+    data = kind(source=source or "python-stdlib", length=LENGTH, batch_size=BATCH, validation_samples=64, seed=seed)
+    module = LanguageModelModule(model=_model(COMPRESSORS[name](target)), learning_rate=2e-3, warmup_steps=steps // 10)
+    batches = [change(batch["tokens"]) for batch in data.val_dataloader()]
+    seen = _Ratios([tokens for tokens in batches if tokens.shape[1] == LENGTH])
+    trainer = L.Trainer(
+        max_steps=steps,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        callbacks=[seen],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="auto",
+        gradient_clip_val=1.0,
+    )
+    trainer.fit(module, datamodule=data)
+    return module.model.eval(), seen
+
+
+def _ratio(model: wc.ChunkReduceLM, batches: Sequence[Tensor]) -> float:
+    with torch.no_grad():
+        codes = [model.encode(tokens) for tokens in batches]
+    return sum(float(c.tokens.sum()) for c in codes) / sum(float(c.mask.sum()) for c in codes)
+
+
+def _model(compressor: wc.Compressor) -> wc.ChunkReduceLM:
+    encoder = wc.TransformerEncoder(dim=DIM, heads=2, layers=1)
+    return wc.ChunkReduceLM(
+        embedding=nn.Embedding(256, DIM),
+        body=wc.ChunkReduce(
+            chunk_networks=[wc.ChunkNetwork(chunk_length=CHUNK, encoder=encoder, compressor=compressor)],
+            reduce_network=wc.ReduceNetwork(dim=DIM, heads=2, layers=1),
+        ),
+        decoder=wc.LocalDecoder(dim=DIM, heads=2, layers=2, window=CHUNK, period=CHUNK),
+        head=nn.Linear(DIM, 256),
+    )

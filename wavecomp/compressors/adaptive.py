@@ -1,0 +1,149 @@
+"""Pruners whose number of codes follows the information, held at a ratio over all."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from wavecomp.bands import BandLayout, Bands
+from wavecomp.compressors.pruning import (
+    ContentScore,
+    Kept,
+    Pruner,
+    adaptive_capacity,
+    check_ratio,
+    check_room,
+    fitted,
+    relative_loudness,
+)
+from wavecomp.compressors.ratio import GroupThreshold, RatioController
+
+
+class AdaptivePruner(Pruner):
+    """A pruner with a target ratio: a threshold that a controller moves, and slots with room above the mean budget.
+
+    Args:
+        target_ratio: tokens per code, 1 and above.
+        room: places of a chunk over the mean budget; a chunk that asks for more loses its finest, quietest.
+        start: the threshold before anything was counted.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    def __init__(self, *, target_ratio: float, room: float = 2.0, start: float = 1.0) -> None:
+        super().__init__()
+        check_ratio(target_ratio)
+        self.room = check_room(room)
+        self.controller = RatioController(target_ratio=target_ratio, start=start)
+
+    def extra_repr(self) -> str:
+        return f"room={self.room}"
+
+    def capacity(self, layout: BandLayout) -> int:
+        return adaptive_capacity(layout, self.controller.target_ratio, self.room)
+
+    def keep(self, bands: Bands, weight: Tensor, loudness: Tensor) -> Kept:
+        """The approximation, and what has a weight, as far as there is room."""
+        weight = torch.where(bands.layout.always, 1, weight)
+        found = fitted(bands.mask & (weight > 0), loudness.detach(), bands, self.capacity(bands.layout))
+        return found.replace(weight=weight.gather(-1, found.index))
+
+
+class Shrinkage(AdaptivePruner):
+    """Keeps what is louder than a threshold, and shrinks it by as much: group soft-thresholding per level.
+
+    Loudness is the root mean square of a coefficient vector, of tokens that were normalised one by one; so a chunk of
+    much the same costs few codes, one in which each token differs many. As a coefficient falls to the threshold its
+    weight falls to zero, so what is dropped was about to vanish anyway, and gradients need no straight-through.
+    (Wavelet shrinkage: Donoho and Johnstone, 1994.)
+
+    Args:
+        target_ratio, room, start: as in :class:`AdaptivePruner`.
+
+    Example:
+        >>> layout = wc.DWT1d("haar", level=5).layout(64)
+        >>> wc.Shrinkage(target_ratio=8).capacity(layout)
+        16
+    """
+
+    def __init__(self, *, target_ratio: float, room: float = 2.0, start: float = 1.0) -> None:
+        super().__init__(target_ratio=target_ratio, room=room, start=start)
+        self.shrink = GroupThreshold()
+
+    def forward(self, bands: Bands) -> Kept:
+        loudness = relative_loudness(bands.values)
+        return self.keep(bands, self.shrink(loudness, self.controller.threshold, bands.layout.level), loudness)
+
+
+class HardConcrete(AdaptivePruner):
+    r"""Gates from content that are exactly zero or one most of the time, held at the ratio by what they cost.
+
+    With the score a of a coefficient, in training with noise u,
+
+    .. math:: z = \mathrm{clamp}(1.2\, \sigma((\mathrm{logit}\, u + a) / b) - 0.1,\, 0,\, 1), \quad
+        P(z \ne 0) = \sigma(a - b \log(0.1 / 1.1))
+
+    and without noise in use. The share of open gates s owes :math:`\lambda (s - t)` for the share t that the target
+    allows, with a multiplier that the controller raises and lowers: its log threshold. (Louizos et al., 2018.)
+
+    Args:
+        dim: width of the coefficients.
+        target_ratio, room: as in :class:`AdaptivePruner`.
+        temperature: b, above 0.
+
+    Raises:
+        ValueError: a temperature that is not positive, and what :class:`AdaptivePruner` refuses.
+    """
+
+    def __init__(self, *, dim: int, target_ratio: float, room: float = 2.0, temperature: float = 2 / 3) -> None:
+        super().__init__(target_ratio=target_ratio, room=room)
+        if temperature <= 0:
+            raise ValueError(f"temperature={temperature} is out of range; allowed: above 0")
+        self.temperature = temperature
+        self.score = ContentScore(dim)
+
+    def forward(self, bands: Bands) -> Kept:
+        loudness = relative_loudness(bands.values)
+        shift = self.controller.log_threshold
+        logit = 2 * (self.score(bands) - shift)
+        noise = torch.zeros_like(logit)
+        if self.training:
+            noise = torch.logit(torch.rand_like(logit), eps=1e-6)
+        gate = (1.2 * torch.sigmoid((logit + noise) / self.temperature) - 0.1).clamp(0, 1)
+        details = bands.mask & ~bands.layout.always
+        open_share = torch.sigmoid(logit - self.temperature * math.log(0.1 / 1.1))
+        share = (open_share * details).sum() / details.sum().clamp(min=1)
+        approximations = bands.mask.sum() - details.sum()
+        budget = bands.lengths.sum() / self.controller.target_ratio - approximations
+        wanted = (budget / details.sum().clamp(min=1)).clamp(0, 1)
+        # the multiplier pulls the gates' own scores where the controller has to push them
+        owed = shift.clamp(min=0) * (share - wanted) + (share - wanted).square()
+        kept = self.keep(bands, gate, loudness)
+        return kept.replace(losses={"gates": owed})
+
+
+class BandDrop(AdaptivePruner):
+    """Whole bands on or off, chunk by chunk: a band stays where it is loud on average.
+
+    Goes with any transform, packets too. Soft-thresholded like :class:`Shrinkage`, by the band's loudness.
+
+    Args:
+        target_ratio, room, start: as in :class:`AdaptivePruner`.
+    """
+
+    def __init__(self, *, target_ratio: float, room: float = 3.0, start: float = 1.0) -> None:
+        super().__init__(target_ratio=target_ratio, room=room, start=start)
+        self.shrink = GroupThreshold()
+
+    def forward(self, bands: Bands) -> Kept:
+        loudness = relative_loudness(bands.values)
+        names = torch.arange(len(bands.layout.names), device=loudness.device)
+        member = (bands.layout.band[..., None] == names) & bands.mask[..., None]
+        count = member.sum(-2).clamp(min=1)
+        power = (loudness.square()[..., None] * member).sum(-2) / count
+        of_band = (power + 1e-12).sqrt()
+        mine = of_band.gather(-1, bands.layout.band.expand(loudness.shape))
+        return self.keep(bands, self.shrink(mine, self.controller.threshold, bands.layout.level), mine)

@@ -1,0 +1,190 @@
+"""Compressed sensing: random measurements of each chunk, and the sparse recovery that goes with them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wavecomp.codes import Chunks, Codes
+from wavecomp.compressors.counted import CountedCompressor, chunk_codes
+from wavecomp.records import check_lengths
+from wavecomp.wavelets import ChunkTransform
+
+
+class RandomMeasurementCompressor(CountedCompressor):
+    """``count`` fixed random orthonormal measurements of each chunk, channel by channel.
+
+    What is sparse in some basis can be recovered from few of them (Candes, Romberg and Tao, 2006; Donoho, 2006):
+    :class:`SparseRecovery` does. A measurement covers the whole chunk, lies in its centre and has no frequency of its
+    own: it is given the middle one, 1/4.
+
+    Args:
+        count: codes per whole chunk. A short chunk counts as one that goes on in zeros, and has the first of them, in
+            proportion.
+        seed: of the measurements, which are the same on every machine.
+        encoding: a module from Codes to Codes that marks position and frequency, or ``None``.
+
+    Raises:
+        ValueError: a count below 1, or above the chunk length.
+
+    Example:
+        >>> compressor = RandomMeasurementCompressor(count=4)
+        >>> compressor(wc.Codes.from_tokens(torch.randn(2, 32, 8)).cut(16)).values.shape
+        torch.Size([2, 8, 8])
+    """
+
+    def __init__(self, *, count: int, seed: int = 0, encoding: nn.Module | None = None) -> None:
+        super().__init__(count=count, encoding=encoding)
+        self.seed = seed
+        # no buffers: a module that went through half precision and back would measure something else
+        self._matrices: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, seed={self.seed}"
+
+    def matrix(self, chunk_length: int, like: Tensor) -> Tensor:
+        """``(count, chunk_length)`` with orthonormal rows, in the dtype and on the device of ``like``."""
+        self.capacity(chunk_length)
+        if torch.compiler.is_compiling():
+            return self._measurements(chunk_length).clone().to(like)
+        key = (chunk_length, like.dtype, like.device)
+        if key not in self._matrices:
+            with torch.inference_mode(False):
+                self._matrices[key] = self._measurements(chunk_length).to(like)
+        return self._matrices[key]
+
+    @torch.compiler.assume_constant_result
+    def _measurements(self, chunk_length: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randn(chunk_length, self.count, generator=generator, dtype=torch.float64)
+        q, r = torch.linalg.qr(drawn)
+        # the factorisation is unique only up to these signs
+        return (q * r.diagonal().sign()).T.contiguous()
+
+    def compress(self, chunks: Chunks, values: Tensor) -> Codes:
+        index = torch.arange(self.count, device=values.device)
+        return chunk_codes(
+            chunks,
+            self.matrix(values.shape[-2], values) @ values,
+            mask=index < self.budget(chunks)[..., None],
+            frequency=torch.full_like(index, 0.25, dtype=torch.float32),
+        )
+
+
+def recover(
+    values: Tensor,
+    matrix: Tensor,
+    transform: ChunkTransform,
+    *,
+    step: Tensor,
+    threshold: Tensor,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    r"""Sparse recovery by iterative soft thresholding (ISTA; Daubechies, Defrise and De Mol, 2004).
+
+    .. math:: x \leftarrow W^{-1}\, \operatorname{soft}_{\tau_i}\big(W (x + \eta_i A^\top (y - A x))\big)
+
+    with :math:`\operatorname{soft}_\tau(w) = \operatorname{sign}(w) \max(|w| - \tau, 0)` on the details; approximations
+    are not sparse and stay as they are. With an orthogonal transform it minimises half the squared residual plus the
+    thresholded sum of the details' magnitudes.
+
+    Args:
+        values: ``(batch, chunks, count, dim)``, the measurements y.
+        matrix: ``(count, chunk_length)``, what was measured, A.
+        transform: the basis in which chunks are sparse, W.
+        step, threshold: ``(iterations,)``.
+        lengths: ``(batch, chunks)``, tokens in each chunk; all unless given. A short one had its measurements in
+            proportion, the others are not read.
+
+    Returns:
+        ``(batch, chunks, chunk_length, dim)``, zero behind each chunk's length.
+    """
+    count, chunk_length = matrix.shape
+    if lengths is not None:
+        taken = torch.arange(count, device=values.device) < -(-lengths[..., None] * count // chunk_length)
+        values = torch.where(taken[..., None], values, 0)
+    x = values.new_zeros(*values.shape[:-2], chunk_length, values.shape[-1])
+    for eta, tau in zip(step.unbind(), threshold.unbind()):
+        residual = values - matrix @ x
+        if lengths is not None:
+            residual = residual * taken[..., None]
+        bands = transform(x + eta * (matrix.T @ residual), lengths)
+        shrunk = bands.values.sign() * (bands.values.abs() - tau).relu()
+        always = bands.layout.always[..., None]
+        x = transform.inverse(bands.replace(values=torch.where(always, bands.values, shrunk)))
+    return x
+
+
+class SparseRecovery(nn.Module):
+    """Tokens from random measurements: :func:`recover` with a step and a threshold to learn in each iteration.
+
+    The thresholds start from large to small, for tokens that were normalised (LISTA; Gregor and LeCun, 2010). Codes
+    that an encoding has marked are measurements no more: take the compressor's without one.
+
+    Args:
+        compressor: what measured.
+        transform: the basis in which chunks are sparse, such as :class:`DWT1d` with an orthogonal wavelet.
+        chunk_length: tokens per chunk.
+        iterations: how often the residual is looked at.
+
+    Raises:
+        ValueError: no iteration, or chunks that are too short for compressor or transform.
+
+    Example:
+        >>> compressor = RandomMeasurementCompressor(count=8)
+        >>> recovery = SparseRecovery(compressor=compressor, transform=wc.DWT1d("haar", level=2), chunk_length=16)
+        >>> codes = compressor(wc.Codes.from_tokens(torch.randn(2, 32, 4)).cut(16))
+        >>> recovery(codes.values).shape
+        torch.Size([2, 32, 4])
+    """
+
+    def __init__(
+        self,
+        *,
+        compressor: RandomMeasurementCompressor,
+        transform: ChunkTransform,
+        chunk_length: int,
+        iterations: int = 16,
+    ) -> None:
+        super().__init__()
+        if iterations < 1:
+            raise ValueError(f"iterations={iterations} is too small; allowed: 1 and above")
+        compressor.capacity(chunk_length)
+        transform.layout(chunk_length)
+        self.compressor = compressor
+        self.transform = transform
+        self.chunk_length = chunk_length
+        # logarithms, so that learning keeps both positive; with orthonormal rows a step of 1 does not overshoot
+        self.log_step = nn.Parameter(torch.zeros(iterations))
+        self.log_threshold = nn.Parameter(torch.linspace(1, 0.02, iterations).log())
+
+    def extra_repr(self) -> str:
+        return f"chunk_length={self.chunk_length}, iterations={len(self.log_step)}"
+
+    def forward(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The tokens, normalised.
+
+        Args:
+            values: ``(batch, chunks * count, dim)``, those of the compressor's Codes.
+            lengths: ``(batch,)``, tokens in each row; whole chunks unless given.
+
+        Returns:
+            ``(batch, chunks * chunk_length, dim)``, zero behind each row's length.
+
+        Raises:
+            ValueError: slots that are no multiple of the compressor's count, or lengths beyond the chunks.
+        """
+        count = self.compressor.count
+        if values.ndim != 3 or values.shape[1] % count:
+            raise ValueError(
+                f"SparseRecovery: values has shape {tuple(values.shape)}, expected (batch, chunks * {count}, dim)"
+            )
+        chunks = values.shape[1] // count
+        if lengths is not None:
+            check_lengths("SparseRecovery", lengths, tuple(values.shape[:1]), chunks * self.chunk_length)
+            start = torch.arange(chunks, device=values.device) * self.chunk_length
+            lengths = (lengths[:, None] - start).clamp(0, self.chunk_length)
+        matrix = self.compressor.matrix(self.chunk_length, values)
+        step, threshold = self.log_step.exp(), self.log_threshold.exp()
+        rows = values.unflatten(1, (chunks, count))
+        return recover(rows, matrix, self.transform, step=step, threshold=threshold, lengths=lengths).flatten(1, 2)

@@ -1,0 +1,197 @@
+"""The ratio that is asked for is the ratio delivered: a controller of thresholds, and calibration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wavecomp.codes import Codes
+from wavecomp.compressors.pruning import check_ratio
+
+
+class RatioController(nn.Module):
+    r"""Holds a compression ratio by moving the logarithm of a threshold: a PI controller.
+
+    With the error :math:`e = \log(\text{target}) - \log(\text{achieved})` of the last step,
+
+    .. math:: p \leftarrow 0.9\, p + 0.1\, K_p\, e, \quad i \leftarrow i + K_i\, e, \quad
+        \log \tau = \log \tau_0 + p + i
+
+    ``forward`` of a network reads the threshold and never moves it; :meth:`update` is called after the optimiser's
+    step with the counts of all ranks. The state is in the checkpoint.
+
+    Args:
+        target_ratio: tokens per code, 1 and above.
+        start: the threshold before anything was counted, above 0.
+        proportional, integral: K_p and K_i, 0 and above.
+
+    Raises:
+        ValueError: a number out of range.
+
+    Example:
+        >>> controller = RatioController(target_ratio=8)
+        >>> before = float(controller.threshold)
+        >>> controller.update(tokens=torch.tensor(800), codes=torch.tensor(200))  # ratio 4: too many codes
+        >>> float(controller.threshold) > before
+        True
+    """
+
+    log_threshold: Tensor
+    momentum: Tensor
+    total: Tensor
+
+    def __init__(
+        self, *, target_ratio: float, start: float = 1.0, proportional: float = 0.5, integral: float = 0.05
+    ) -> None:
+        super().__init__()
+        check_ratio(target_ratio)
+        if not 0 < start < math.inf:
+            raise ValueError(f"start={start} is no threshold; allowed: above 0")
+        for name, gain in (("proportional", proportional), ("integral", integral)):
+            if gain < 0:
+                raise ValueError(f"{name}={gain} is negative; allowed: 0 and above")
+        self.target_ratio = target_ratio
+        self.start, self.proportional, self.integral = start, proportional, integral
+        for name in ("log_threshold", "momentum", "total"):
+            self.register_buffer(name, torch.tensor(0.0))
+        self.log_threshold.fill_(math.log(start))
+
+    def extra_repr(self) -> str:
+        return f"target_ratio={self.target_ratio}"
+
+    @property
+    def threshold(self) -> Tensor:
+        """A scalar, above 0."""
+        return self.log_threshold.exp()
+
+    @torch.no_grad()
+    def update(self, tokens: Tensor, codes: Tensor) -> None:
+        """Move the threshold by what a step made of so many tokens. A step without tokens or codes moves nothing."""
+        counted = (tokens > 0) & (codes > 0)
+        achieved = tokens.float().clamp(min=1).log() - codes.float().clamp(min=1).log()
+        error = torch.where(counted, math.log(self.target_ratio) - achieved, 0)
+        self.momentum.copy_(0.9 * self.momentum + 0.1 * self.proportional * error)
+        self.total.add_(self.integral * error)
+        self.log_threshold.copy_(math.log(self.start) + self.momentum + self.total)
+
+    @torch.no_grad()
+    def set_threshold(self, threshold: float) -> None:
+        """Put the threshold somewhere; updates go on from there."""
+        self.momentum.zero_()
+        self.total.fill_(math.log(threshold / self.start))
+        self.log_threshold.fill_(math.log(threshold))
+
+
+class GroupThreshold(nn.Module):
+    r"""Soft-thresholds the length of vectors, level by level: ``relu(1 - tau_l / length)``.
+
+    :math:`\tau_l = \tau \cdot \mathrm{softplus}(\theta_l) / \mathrm{softplus}(0)`: the controller moves
+    :math:`\tau`, which sets how many stay, and gradients the :math:`\theta_l`, which share them out among the levels.
+    Zeros are real zeros, so nothing has to be passed straight through. (Block thresholding: Cai, 1999; Yuan and Lin,
+    2006.)
+
+    Args:
+        levels: the deepest level that may come.
+    """
+
+    def __init__(self, *, levels: int = 24) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.zeros(levels + 1))
+
+    def forward(self, length: Tensor, threshold: Tensor, level: Tensor) -> Tensor:
+        """Weights from 0 to 1 of vectors of this length, above 0, at these levels; shapes that broadcast."""
+        share = F.softplus(self.level)[level] / math.log(2)
+        return F.relu(1 - (threshold * share).to(length.dtype) / length)
+
+
+@torch.no_grad()
+def calibrate(
+    model: nn.Module,
+    data: Iterable[Tensor],
+    target_ratio: float | None = None,
+    *,
+    encode: Callable[[Tensor], Codes] | None = None,
+    steps: int = 30,
+    tolerance: float = 0.002,
+) -> float:
+    """Set the threshold so that held-out data comes out at the target ratio.
+
+    The ratio rises with the threshold, so it is found by bisection.
+
+    Args:
+        model: holds one :class:`RatioController`.
+        data: batches that ``encode`` takes, gone through once per step: a list, not an iterator.
+        target_ratio: tokens per code, the controller's own target unless given; a new one becomes its target.
+        encode: from a batch to Codes; ``model.encode`` unless given.
+        steps: passes over the data at most.
+        tolerance: relative error that is good enough.
+
+    Returns:
+        The ratio reached, tokens over codes.
+
+    Raises:
+        ValueError: a model without exactly one controller, a ratio below 1, no data.
+
+    Example:
+        >>> pruner = wc.Shrinkage(target_ratio=4)
+        >>> compressor = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=5), pruner=pruner)
+        >>> data = [torch.randn(4, 256, 8)]
+        >>> reached = calibrate(compressor, data, encode=lambda x: compressor(wc.Codes.from_tokens(x).cut(64)))
+        >>> abs(reached - 4) < 0.1
+        True
+    """
+    found = [m for m in model.modules() if isinstance(m, RatioController)]
+    if len(found) != 1:
+        raise ValueError(f"model holds {len(found)} ratio controllers; allowed: 1")
+    controller = found[0]
+    batches = list(data)
+    if not batches:
+        raise ValueError("data is empty; give at least one batch")
+    if target_ratio is not None:
+        check_ratio(target_ratio)
+        controller.target_ratio = target_ratio
+    training = model.training
+    model.eval()
+    try:
+        return _bisect(controller, encode or model.encode, batches, steps, tolerance)  # type: ignore[arg-type]
+    finally:
+        model.train(training)
+
+
+def _bisect(
+    controller: RatioController,
+    encode: Callable[[Tensor], Codes],
+    batches: Sequence[Tensor],
+    steps: int,
+    tolerance: float,
+) -> float:
+    def ratio_at(log_threshold: float) -> float:
+        controller.set_threshold(math.exp(log_threshold))
+        codes = [encode(batch) for batch in batches]
+        kept = sum(float(c.mask.sum()) for c in codes)
+        return sum(float(c.tokens.sum()) for c in codes) / max(kept, 1)
+
+    here = float(controller.log_threshold)
+    low, high = here - 0.5, here + 0.5
+    for _ in range(10):  # a bracket first, twice as wide each time
+        width = high - low
+        if ratio_at(low) > controller.target_ratio:
+            low, high = low - 2 * width, low
+        elif ratio_at(high) < controller.target_ratio:
+            low, high = high, high + 2 * width
+        else:
+            break
+    best = (math.inf, here, 0.0)
+    for _ in range(steps):
+        middle = (low + high) / 2
+        reached = ratio_at(middle)
+        best = min(best, (abs(math.log(reached / controller.target_ratio)), middle, reached))
+        if best[0] < tolerance:
+            break
+        low, high = (middle, high) if reached < controller.target_ratio else (low, middle)
+    controller.set_threshold(math.exp(best[1]))
+    return best[2]
