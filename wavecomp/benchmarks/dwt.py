@@ -32,6 +32,9 @@ def run(*, repeats: int, small: bool, source: str | None = None) -> list[Run]:
         for chunk in (64, 128, 256):
             x = _noise((1, 512, 64) if small else (8, 4096, 256), dtype, device).unflatten(1, (-1, chunk))
             runs += _measured("chunks", x, ("matrix", *(("triton",) if x.is_cuda else ())), repeats)
+    x = _noise((1, 2048, 16) if small else (8, 4096, 256), torch.float32, device)
+    for chunk in (256, 512, 1024, 2048):  # where "auto" changes over
+        runs += _measured("forms", x.unflatten(1, (-1, chunk)), ("matrix", "banded"), min(repeats, 5), peers=False)
     x = _noise((1, 2**12 if small else 2**20, 64), torch.float32, device)
     runs += _measured("one piece", x, ("banded",), min(repeats, 5))
     sizes = [2**10, 2**12] if small else [2**14, 2**16, 2**18, 2**20]
@@ -62,7 +65,7 @@ def table(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
-def _measured(what: str, x: Tensor, forms: Sequence[str], repeats: int) -> Iterator[Run]:
+def _measured(what: str, x: Tensor, forms: Sequence[str], repeats: int, *, peers: bool = True) -> Iterator[Run]:
     grad = torch.randn_like(x)
     forward: dict[str, Step] = {"copy": lambda: x.clone()}
     both: dict[str, Step] = {}
@@ -70,7 +73,7 @@ def _measured(what: str, x: Tensor, forms: Sequence[str], repeats: int) -> Itera
         transform = _transform(form, x)
         forward[form] = _forward(transform, x)
         both[form] = _both(_values(transform), [grad], x)
-    if x.dtype == torch.float32:  # ptwt and pywt refuse half precision
+    if peers and x.dtype == torch.float32:  # ptwt and pywt refuse half precision
         rows = x.flatten(0, -3)
         learned = ProductFilter(*(torch.tensor(f, device=x.device) for f in pywt.Wavelet("db4").filter_bank))
         peer = lambda y: ptwt.wavedec(  # noqa: E731

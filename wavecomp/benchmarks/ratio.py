@@ -46,7 +46,7 @@ def run(*, repeats: int, small: bool, source: str | None = None) -> list[Run]:
     """One record per compressor, target and seed; ``repeats`` is not used, seeds are three."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    steps, seeds, targets = (20, 1, (8.0,)) if small else (300, 3, (4.0, 8.0, 16.0))
+    steps, seeds, targets = (20, 1, (8.0,)) if small else (200, 3, (4.0, 8.0, 16.0))
     runs: list[Run] = []
     for name in COMPRESSORS:
         for seed in range(seeds):

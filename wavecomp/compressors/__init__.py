@@ -13,6 +13,7 @@ from wavecomp.compressors.no_codes import NoCodes
 from wavecomp.compressors.no_compression import NoCompression
 from wavecomp.compressors.partial import PartialSynthesis
 from wavecomp.compressors.pruning import (
+    ContentScore,
     ElasticRatio,
     GlobalTopK,
     KeepLowpass,
@@ -33,6 +34,7 @@ __all__ = [
     "BandDrop",
     "BandWeight",
     "Compressor",
+    "ContentScore",
     "DCTCompressor",
     "DetailChannel",
     "DyadicLeaves",

@@ -108,7 +108,7 @@ class HardConcrete(AdaptivePruner):
     def forward(self, bands: Bands) -> Kept:
         loudness = relative_loudness(bands.values)
         shift = self.controller.log_threshold
-        logit = 2 * (self.score(bands) - shift)
+        logit = 2 * (self.score(bands.values) - shift)
         noise = torch.zeros_like(logit)
         if self.training:
             noise = torch.logit(torch.rand_like(logit), eps=1e-6)

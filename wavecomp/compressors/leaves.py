@@ -10,7 +10,7 @@ from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.compressor import Compressor
 from wavecomp.compressors.detail import DetailChannel
-from wavecomp.compressors.pruning import adaptive_capacity, best, check_ratio, check_room, relative_loudness
+from wavecomp.compressors.pruning import ContentScore, adaptive_capacity, best, check_ratio, check_room
 from wavecomp.compressors.ratio import GroupThreshold, RatioController
 from wavecomp.compressors.wavelet import check_detail_channel
 from wavecomp.wavelets import DWT1d
@@ -21,12 +21,13 @@ class DyadicLeaves(Compressor):
 
     A node is the approximation of ``2 ** level`` tokens. It is split where a detail of its own or below it is loud,
 
-    .. math:: g = \mathrm{relu}(1 - \tau_l / \max_{d \text{ under the node}} |d|\, e^{w^T d / |d|})
+    .. math:: g = \mathrm{relu}(1 - \tau_l / \max_{d \text{ under the node}} e^{s(d)})
 
-    is above zero, and its halves are made of the approximation and of g times its detail. So every code means the same
-    kind of thing, a local average, and as the loudest detail falls to the threshold the halves become alike before
-    they become one: gradients reach the score without a straight-through. What lies under a leaf may travel in its
-    detail channel. (That what is quiet at one scale may hide what is loud at a finer one: Shapiro's zerotrees, 1993.)
+    is above zero, with a learned score s that begins at the loudness (:class:`ContentScore`); its halves are made of
+    the approximation and of g times its detail. So every code means the same kind of thing, a local average, and as the
+    loudest detail falls to the threshold the halves become alike before they become one: gradients reach the score
+    without a straight-through. What lies under a leaf may travel in its detail channel. (That what is quiet at one
+    scale may hide what is loud at a finer one: Shapiro's zerotrees, 1993.)
 
     Args:
         transform: of two branches; its level is that of the largest leaves.
@@ -69,8 +70,7 @@ class DyadicLeaves(Compressor):
         self.room = check_room(room)
         self.controller = RatioController(target_ratio=target_ratio, start=start)
         self.shrink = GroupThreshold()
-        self.direction = nn.Linear(dim, 1, bias=False)
-        nn.init.zeros_(self.direction.weight)
+        self.score = ContentScore(dim)
         self.detail_channel = detail_channel
         self.encoding = encoding
 
@@ -104,9 +104,7 @@ class DyadicLeaves(Compressor):
 
     def _weights(self, bands: Bands) -> tuple[Tensor, Tensor]:
         """g and the score of each detail, ``(batch, chunks, coefficients)``; zero for approximations."""
-        loudness = relative_loudness(bands.values)
-        content = self.direction(bands.values / loudness[..., None].to(bands.values.dtype)).squeeze(-1)
-        own = torch.where(bands.mask & ~bands.layout.always, loudness * content.clamp(-2, 2).exp(), 0)
+        own = torch.where(bands.mask & ~bands.layout.always, self.score(bands.values).exp(), 0)
         score = self._loudest(bands, own).clamp(min=1e-6)
         weight = self.shrink(score, self.controller.threshold, bands.layout.level)
         return torch.where(bands.mask & ~bands.layout.always, weight, 0), score

@@ -205,9 +205,8 @@ class RandomK(TopK):
 class StraightThroughTopK(TopK):
     """Keeps the coefficients that a learned score asks for, the same number in each chunk.
 
-    The score is a small network of a coefficient and its level, begun at the coefficient's loudness. What stays keeps
-    its value; the gradient is that of ``sigmoid(score / temperature)`` as a factor (straight through, Bengio et al.,
-    2013).
+    The score is a :class:`ContentScore`, begun at the coefficient's loudness. What stays keeps its value; the gradient
+    is that of ``sigmoid(score / temperature)`` as a factor (straight through, Bengio et al., 2013).
 
     Args:
         dim: width of the coefficients.
@@ -228,7 +227,7 @@ class StraightThroughTopK(TopK):
     def forward(self, bands: Bands) -> Kept:
         capacity = self.capacity(bands.layout)
         # the coefficient has its gradient through its value; the factor's is the score's own
-        score = self.learned(bands.replace(values=bands.values.detach()))
+        score = self.learned(bands.values.detach())
         chosen = best(
             torch.where(bands.layout.always, torch.inf, score.detach()), bands.mask, capacity, self.budget(bands)
         )
@@ -275,19 +274,27 @@ class GlobalTopK(Pruner):
 
 
 class ContentScore(nn.Module):
-    """How much a coefficient matters, from its vector and its level; begins at the logarithm of its loudness."""
+    r"""How much a coefficient matters: the logarithm of its loudness, and of which channels are loud.
 
-    def __init__(self, dim: int, *, levels: int = 24) -> None:
+    .. math:: \log r + \frac1{dim} \sum_c (w_c - \bar w)\, d_c^2 / r^2, \qquad r^2 = \frac1{dim} \sum_c d_c^2
+
+    A coefficient and its negative score the same, and no weights raise all scores at once: how many coefficients stay
+    is for a threshold or a budget to say.
+
+    Args:
+        dim: width of the coefficients.
+    """
+
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.direction = nn.Linear(dim, 1, bias=False)
-        self.level = nn.Parameter(torch.zeros(levels + 1))
-        nn.init.zeros_(self.direction.weight)
+        self.channel = nn.Parameter(torch.zeros(dim))
 
-    def forward(self, bands: Bands) -> Tensor:
-        """``(batch, chunks, coefficients)``."""
-        loudness = relative_loudness(bands.values)
-        content = self.direction(bands.values / loudness[..., None].to(bands.values.dtype)).squeeze(-1)
-        return loudness.log() + content + self.level[bands.layout.level]
+    def forward(self, values: Tensor) -> Tensor:
+        """``(..., dim)`` to ``(...)``."""
+        loudness = relative_loudness(values)
+        shares = (values / loudness[..., None].to(values.dtype)).square()
+        weights = (self.channel - self.channel.mean()).to(values.dtype)
+        return loudness.log() + (shares * weights).mean(-1).clamp(-3, 3)
 
 
 def relative_loudness(values: Tensor) -> Tensor:

@@ -16,13 +16,14 @@ from wavecomp.compressors.pruning import check_ratio
 class RatioController(nn.Module):
     r"""Holds a compression ratio by moving the logarithm of a threshold: a PI controller.
 
-    With the error :math:`e = \log(\text{target}) - \log(\text{achieved})` of the last step,
+    With the error :math:`e = \min(\text{codes} \cdot \text{target} / \text{tokens} - 1,\; 1)` of the last step,
 
     .. math:: p \leftarrow 0.9\, p + 0.1\, K_p\, e, \quad i \leftarrow i + K_i\, e, \quad
         \log \tau = \log \tau_0 + p + i
 
-    ``forward`` of a network reads the threshold and never moves it; :meth:`update` is called after the optimiser's
-    step with the counts of all ranks. The state is in the checkpoint.
+    The error is linear in the codes, so where it keeps to zero on average the target is met, sum over sum, even where
+    the ratio jumps as the threshold moves. ``forward`` of a network reads the threshold and never moves it;
+    :meth:`update` is called after the optimiser's step with the counts of all ranks. The state is in the checkpoint.
 
     Args:
         target_ratio: tokens per code, 1 and above.
@@ -45,7 +46,7 @@ class RatioController(nn.Module):
     total: Tensor
 
     def __init__(
-        self, *, target_ratio: float, start: float = 1.0, proportional: float = 0.5, integral: float = 0.05
+        self, *, target_ratio: float, start: float = 1.0, proportional: float = 1.0, integral: float = 0.1
     ) -> None:
         super().__init__()
         check_ratio(target_ratio)
@@ -72,8 +73,8 @@ class RatioController(nn.Module):
     def update(self, tokens: Tensor, codes: Tensor) -> None:
         """Move the threshold by what a step made of so many tokens. A step without tokens or codes moves nothing."""
         counted = (tokens > 0) & (codes > 0)
-        achieved = tokens.float().clamp(min=1).log() - codes.float().clamp(min=1).log()
-        error = torch.where(counted, math.log(self.target_ratio) - achieved, 0)
+        allowed = tokens.float().clamp(min=1) / self.target_ratio
+        error = torch.where(counted, (codes.float() / allowed - 1).clamp(max=1), 0)
         self.momentum.copy_(0.9 * self.momentum + 0.1 * self.proportional * error)
         self.total.add_(self.integral * error)
         self.log_threshold.copy_(math.log(self.start) + self.momentum + self.total)
@@ -89,10 +90,10 @@ class RatioController(nn.Module):
 class GroupThreshold(nn.Module):
     r"""Soft-thresholds the length of vectors, level by level: ``relu(1 - tau_l / length)``.
 
-    :math:`\tau_l = \tau \cdot \mathrm{softplus}(\theta_l) / \mathrm{softplus}(0)`: the controller moves
-    :math:`\tau`, which sets how many stay, and gradients the :math:`\theta_l`, which share them out among the levels.
-    Zeros are real zeros, so nothing has to be passed straight through. (Block thresholding: Cai, 1999; Yuan and Lin,
-    2006.)
+    :math:`\log \tau_l = \log \tau + \theta_l - \bar\theta`, with the mean over the coefficients of a chunk: the
+    controller moves :math:`\tau`, which sets how many stay, and gradients the :math:`\theta_l`, which can only share
+    them out among the levels. Zeros are real zeros, so nothing has to be passed straight through. (Block thresholding:
+    Cai, 1999; Yuan and Lin, 2006.)
 
     Args:
         levels: the deepest level that may come.
@@ -104,7 +105,8 @@ class GroupThreshold(nn.Module):
 
     def forward(self, length: Tensor, threshold: Tensor, level: Tensor) -> Tensor:
         """Weights from 0 to 1 of vectors of this length, above 0, at these levels; shapes that broadcast."""
-        share = F.softplus(self.level)[level] / math.log(2)
+        theta = self.level[level]
+        share = (theta - theta.mean(-1, keepdim=True)).exp()
         return F.relu(1 - (threshold * share).to(length.dtype) / length)
 
 

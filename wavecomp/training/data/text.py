@@ -65,8 +65,7 @@ class TextDataModule(SampleDataModule):
     """Bytes of text, cut at random places for training and one after another for validation.
 
     Several files are split by file, one file (or a folder that one file makes up) by its tail; the split is the same
-    on every run. Validation counts every
-    byte of its share, or of ``validation_samples`` samples at even distances.
+    on every run. Validation counts every byte of its share, or of ``validation_samples`` samples at even distances.
 
     Args:
         source: ``"python-stdlib"`` for the sources of Python's own library, a file, a folder (all files in it), or a
