@@ -90,25 +90,17 @@ class OrthogonalFilterBank(FilterBank):
         length = grouped.shape[1] if lengths is None else lengths[:, None, None, None]
         paired = (partner >= 0)[:, None, :, None, None] & (later < length)
         leads = (partner > place)[:, None, :, None, None]
-        own = torch.where(paired, torch.where(leads, a, -a), 1)
-        other = torch.where(paired, b, 0)
-        layers = Layers(partner.clamp(0, max(grouped.shape[1] - 1, 0)), own, other)
+        layers = Layers(
+            partner=partner.clamp(0, max(grouped.shape[1] - 1, 0)),
+            own=torch.where(paired, torch.where(leads, a, -a), 1),
+            other=torch.where(paired, b, 0),
+        )
         if not self.follows_constants:
             return layers
         if ones is None:
             ones = grouped.new_ones(1, grouped.shape[1], self.heads)
         ones = zero_behind(ones, lengths).to(grouped.dtype)[..., None]
-        mine = _reflect(ones, Layers(*(part[:-1] for part in layers)))
-        theirs = mine.index_select(1, layers.partner[-1])
-        power = mine.square() + theirs.square()
-        # where nothing of a constant arrives, behind a row or in a detail, there is nothing to follow
-        follows = paired[-1] & (power > 1e-12)
-        norm = torch.where(follows, power, 1).sqrt()
-        last = torch.where(follows, torch.where(leads[-1], mine, -theirs) / norm, own[-1])
-        last_other = torch.where(follows, torch.where(leads[-1], theirs, mine) / norm, other[-1])
-        rows = (max(own.shape[1], last.shape[0]), -1, -1, -1)
-        own = torch.cat([own[:-1].expand(-1, *rows), last.expand(rows)[None]])
-        return Layers(layers.partner, own, torch.cat([other[:-1].expand(-1, *rows), last_other.expand(rows)[None]]))
+        return _following(layers, ones, paired[-1], leads[-1])
 
 
 class Layers(NamedTuple):
@@ -120,6 +112,28 @@ class Layers(NamedTuple):
     partner: Tensor
     own: Tensor
     other: Tensor
+
+
+def _following(layers: Layers, ones: Tensor, paired: Tensor, leads: Tensor) -> Layers:
+    """The same layers, but for the last one: that sends what the others make of ``ones`` to the first of each pair.
+
+    Args:
+        paired, leads: which samples have a partner in the last layer, and which of them are the first of two.
+    """
+    mine = _reflect(ones, Layers(*(part[:-1] for part in layers)))
+    theirs = mine.index_select(1, layers.partner[-1])
+    power = mine.square() + theirs.square()
+    # where nothing of a constant arrives, behind a row or in a detail, there is nothing to follow
+    follows = paired & (power > 1e-12)
+    norm = torch.where(follows, power, 1).sqrt()
+    own = torch.where(follows, torch.where(leads, mine, -theirs) / norm, layers.own[-1])
+    other = torch.where(follows, torch.where(leads, theirs, mine) / norm, layers.other[-1])
+    rows = (max(layers.own.shape[1], own.shape[0]), -1, -1, -1)
+    return Layers(
+        partner=layers.partner,
+        own=torch.cat([layers.own[:-1].expand(-1, *rows), own.expand(rows)[None]]),
+        other=torch.cat([layers.other[:-1].expand(-1, *rows), other.expand(rows)[None]]),
+    )
 
 
 def _reflect(x: Tensor, layers: Layers) -> Tensor:
