@@ -70,10 +70,12 @@ class FilterTaps:
 
 @torch.compiler.assume_constant_result
 def _named(name: str) -> tuple[tuple[float, ...], ...]:
-    if name not in pywt.wavelist(kind="discrete") and name != "haar":
+    names = pywt.wavelist(kind="discrete")
+    if name not in names:
+        families = sorted({pywt.Wavelet(known).short_family_name for known in names})
         raise ValueError(
             f"wavelet={name!r} is not a discrete wavelet; allowed: the names in pywt.wavelist(kind='discrete'), "
-            f"from the families {', '.join(pywt.families())}"
+            f"from the families {', '.join(families)}"
         )
     return tuple(tuple(map(float, bank)) for bank in pywt.Wavelet(name).filter_bank)
 
