@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from wavecomp.benchmarks import dwt, measure
+import wavecomp as wc
+from wavecomp.benchmarks import dwt, measure, quality
 
 
 def test_the_command_prints_a_table_and_writes_every_run(tmp_path):
@@ -58,3 +59,32 @@ def test_table_compares_within_one_size_only():
 
     lines = dwt.table([entry("ptwt", 1, [8.0]), entry("matrix", 1, [2.0]), entry("matrix", 2, [1.0])]).splitlines()
     assert lines[2].split()[-1] == "4.00" and len(lines[3].split()) == len(lines[2].split()) - 1
+
+
+def test_a_member_that_fails_costs_no_other_and_what_is_done_is_not_done_again(tmp_path, monkeypatch, caplog):
+    def broken():
+        raise RuntimeError("this one is broken")
+
+    makers = {"broken": broken, "mean": lambda: wc.MeanPoolCompressor(count=4)}
+    monkeypatch.setattr(quality, "compressors", lambda ratio: makers)
+    monkeypatch.setattr(quality, "FOLDER", tmp_path)
+    monkeypatch.setattr(quality, "DIM", 16)
+    monkeypatch.setattr(quality, "HEADS", 2)
+    (done,) = quality.run(repeats=1, small=True)
+    assert done["compressor"] == "mean" and done["ratio"] == 8 and done["bits"] > 1
+    assert "this one is broken" in caplog.text and [p.suffix for p in tmp_path.iterdir()] == [".json"]
+    monkeypatch.setattr(quality, "_model", broken)
+    assert quality.run(repeats=1, small=True) == [done]
+    assert "mean" in quality.table([done])
+
+
+def test_members_keep_as_many_codes_as_they_are_compared_at():
+    for ratio in quality.RATIOS:
+        makers = quality.compressors(ratio)
+        assert len(makers) > 8
+        for name, make in makers.items():
+            compressor = make()
+            compressor.capacity(quality.CHUNK)
+            controlled = any(isinstance(module, wc.RatioController) for module in compressor.modules())
+            if not controlled and name not in ("none", "all"):
+                assert compressor.capacity(quality.CHUNK) == quality.CHUNK // ratio, name

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from wavecomp.benchmarks import dwt, measure, ratio
+from wavecomp.benchmarks import dwt, measure, quality, ratio
 
-BENCHMARKS = {"dwt": dwt, "ratio": ratio}
+BENCHMARKS = {"dwt": dwt, "quality": quality, "ratio": ratio}
 
 
 def main() -> None:

@@ -8,19 +8,16 @@ a chunk of prose has for each of a chunk of the sentence.
 
 from __future__ import annotations
 
-import logging
 import statistics
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, cast
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 
 import wavecomp as wc
 from wavecomp.benchmarks.measure import Run
 from wavecomp.training import LanguageModelModule, TextDataModule
+from wavecomp.training.brief import seed_everything, train
 from wavecomp.training.data.samples import Batch
 
 DIM, CHUNK, LEVEL, LENGTH, BATCH = 64, 64, 6, 1024, 8
@@ -44,8 +41,6 @@ COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
 
 def run(*, repeats: int, small: bool, source: str | None = None) -> list[Run]:
     """One record per compressor, target and seed; ``repeats`` is not used, seeds are three."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
     steps, seeds, targets = (20, 1, (8.0,)) if small else (200, 3, (4.0, 8.0, 16.0))
     runs: list[Run] = []
     for name in COMPRESSORS:
@@ -87,27 +82,8 @@ def mixed(tokens: Tensor) -> Tensor:
     return torch.where(place // CHUNK % 2 == 0, sentence[place % CHUNK], tokens)
 
 
-class _Ratios(L.Callback):
-    """Validation ratios, five times during the last tenth of training."""
-
-    def __init__(self, batches: Sequence[Tensor]) -> None:
-        self.batches = batches
-        self.ratios: list[float] = []
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        left = trainer.max_steps - trainer.global_step
-        if left < trainer.max_steps / 10 and left % max(trainer.max_steps // 50, 1) == 0:
-            module = cast(LanguageModelModule, pl_module)
-            module.eval()
-            self.ratios.append(_ratio(module.model, self.batches))
-            module.train()
-
-
 def _text(name: str, target: float, seed: int, steps: int, source: str | None) -> Run:
-    model, seen = _trained(name, target, seed, steps, TextDataModule, source, lambda tokens: tokens)
-    batches = seen.batches
+    model, batches, seen = _trained(name, target, seed, steps, TextDataModule, source, lambda tokens: tokens)
     half = len(batches) // 2
     wc.calibrate(model, batches[:half])
     return {
@@ -116,15 +92,14 @@ def _text(name: str, target: float, seed: int, steps: int, source: str | None) -
         "asked": target,
         "seed": seed,
         "steps": steps,
-        "trained": statistics.mean(seen.ratios),
+        "trained": statistics.mean(seen),
         "calibrated": _ratio(model, batches[half:]),
         "calibrated_on_itself": wc.calibrate(model, batches),
     }
 
 
 def _mixed(name: str, target: float, seed: int, steps: int, source: str) -> Run:
-    model, seen = _trained(name, target, seed, steps, _Mixed, source, mixed)
-    batches = seen.batches
+    model, batches, seen = _trained(name, target, seed, steps, _Mixed, source, mixed)
     reached = wc.calibrate(model, batches)
     with torch.no_grad():
         kept = torch.cat([model.encode(tokens).statistics["chunk_networks.0.kept"] for tokens in batches]).double()
@@ -134,7 +109,7 @@ def _mixed(name: str, target: float, seed: int, steps: int, source: str) -> Run:
         "asked": target,
         "seed": seed,
         "steps": steps,
-        "trained": statistics.mean(seen.ratios),
+        "trained": statistics.mean(seen),
         "calibrated": reached,
         "sentence": float(kept[:, 0::2].mean()),
         "prose": float(kept[:, 1::2].mean()),
@@ -149,26 +124,23 @@ def _trained(
     kind: type[TextDataModule],
     source: str | None,
     change: Callable[[Tensor], Tensor],
-) -> tuple[wc.ChunkReduceLM, _Ratios]:
-    L.seed_everything(seed, verbose=False)
+) -> tuple[wc.ChunkReduceLM, list[Tensor], list[float]]:
+    """A model, the batches it is validated on, and their ratios five times in the last tenth of training."""
+    seed_everything(seed)
     data = kind(source=source or "python-stdlib", length=LENGTH, batch_size=BATCH, validation_samples=64, seed=seed)
     module = LanguageModelModule(model=_model(COMPRESSORS[name](target)), learning_rate=2e-3, warmup_steps=steps // 10)
-    batches = [change(batch["tokens"]) for batch in data.val_dataloader()]
-    seen = _Ratios([tokens for tokens in batches if tokens.shape[1] == LENGTH])
-    trainer = L.Trainer(
-        max_steps=steps,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        callbacks=[seen],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        accelerator="auto",
-        gradient_clip_val=1.0,
-    )
-    trainer.fit(module, datamodule=data)
-    return module.model.eval(), seen
+    changed = [change(batch["tokens"]) for batch in data.val_dataloader()]
+    batches = [tokens for tokens in changed if tokens.shape[1] == LENGTH]
+    module = LanguageModelModule(model=_model(COMPRESSORS[name](target)), learning_rate=2e-3, warmup_steps=steps // 10)
+    seen: list[float] = []
+
+    def measure(step: int) -> None:
+        left = steps - step
+        if left < steps / 10 and left % max(steps // 50, 1) == 0:
+            seen.append(_ratio(module.model, batches))
+
+    train(module, data, steps=steps, after_step=measure)
+    return module.model.eval(), batches, seen
 
 
 def _ratio(model: wc.ChunkReduceLM, batches: Sequence[Tensor]) -> float:

@@ -1,0 +1,63 @@
+"""Short runs from code: no log, no checkpoint, no progress bar."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+
+
+class _AfterStep(L.Callback):
+    def __init__(self, call: Callable[[int], None]) -> None:
+        self.call = call
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        training = pl_module.training
+        pl_module.eval()
+        self.call(trainer.global_step)
+        pl_module.train(training)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds of Python, numpy and torch."""
+    L.seed_everything(seed, verbose=False)
+
+
+def train(
+    module: L.LightningModule,
+    data: L.LightningDataModule,
+    *,
+    steps: int,
+    after_step: Callable[[int], None] | None = None,
+) -> dict[str, float]:
+    """Train for some steps, then validate.
+
+    Args:
+        after_step: called with the number of steps done, the module in evaluation mode.
+
+    Returns:
+        What the validation logged.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer = L.Trainer(
+            max_steps=steps,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            callbacks=[] if after_step is None else [_AfterStep(after_step)],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            gradient_clip_val=1.0,
+        )
+        trainer.fit(module, datamodule=data)
+        trainer.limit_val_batches = 1.0
+        (found,) = trainer.validate(module, datamodule=data, verbose=False)
+    return dict(found)
