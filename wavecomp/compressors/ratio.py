@@ -18,12 +18,12 @@ class RatioController(nn.Module):
 
     With the error :math:`e = \min(\text{codes} \cdot \text{target} / \text{tokens} - 1,\; 1)` of the last step,
 
-    .. math:: p \leftarrow 0.9\, p + 0.1\, K_p\, e, \quad i \leftarrow i + K_i\, (0.1 + |e|)\, e, \quad
+    .. math:: p \leftarrow 0.9\, p + 0.1\, K_p\, e, \quad i \leftarrow i + K_i\, (0.25 + |e|)\, e, \quad
         \log \tau = \log \tau_0 + p + i
 
     The error is linear in the codes, so where it keeps to zero on average the target is met, sum over sum, even where
-    the ratio jumps as the threshold moves. Small errors, which are mostly those of a batch, move it ten times less than
-    their share of a large one. ``forward`` of a network reads the threshold and never moves it;
+    the ratio jumps as the threshold moves. Small errors, which are mostly those of a batch, move it less than their
+    share of a large one. ``forward`` of a network reads the threshold and never moves it;
     :meth:`update` is called after the optimiser's step with the counts of all ranks. The state is in the checkpoint.
 
     Args:
@@ -47,7 +47,7 @@ class RatioController(nn.Module):
     total: Tensor
 
     def __init__(
-        self, *, target_ratio: float, start: float = 1.0, proportional: float = 0.2, integral: float = 0.1
+        self, *, target_ratio: float, start: float = 1.0, proportional: float = 0.3, integral: float = 0.1
     ) -> None:
         super().__init__()
         check_ratio(target_ratio)
@@ -77,7 +77,7 @@ class RatioController(nn.Module):
         allowed = tokens.float().clamp(min=1) / self.target_ratio
         error = torch.where(counted, (codes.float() / allowed - 1).clamp(max=1), 0)
         self.momentum.copy_(0.9 * self.momentum + 0.1 * self.proportional * error)
-        self.total.add_(self.integral * (0.1 + error.abs()) * error)
+        self.total.add_(self.integral * (0.25 + error.abs()) * error)
         self.log_threshold.copy_(math.log(self.start) + self.momentum + self.total)
 
     @torch.no_grad()
