@@ -1,6 +1,7 @@
 """Benchmarks run at tiny sizes, write complete results and compute what they say."""
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -70,7 +71,9 @@ def test_a_member_that_fails_costs_no_other_and_what_is_done_is_not_done_again(t
     monkeypatch.setattr(quality, "FOLDER", tmp_path)
     monkeypatch.setattr(quality, "DIM", 16)
     monkeypatch.setattr(quality, "HEADS", 2)
+    level = logging.getLogger("lightning.pytorch").level
     (done,) = quality.run(repeats=1, small=True)
+    assert logging.getLogger("lightning.pytorch").level == level
     assert done["compressor"] == "mean" and done["ratio"] == 8 and done["bits"] > 1
     assert "this one is broken" in caplog.text and [p.suffix for p in tmp_path.iterdir()] == [".json"]
     monkeypatch.setattr(quality, "_model", broken)

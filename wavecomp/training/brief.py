@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning says nothing but errors, and speaks again afterwards."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 class _AfterStep(L.Callback):
@@ -43,9 +58,7 @@ def train(
     Returns:
         What the validation logged.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
+    with _quiet():
         trainer = L.Trainer(
             max_steps=steps,
             limit_val_batches=0,
