@@ -12,6 +12,7 @@ import wavecomp as wc
 from wavecomp.benchmarks import dwt, measure, quality
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_command_prints_a_table_and_writes_every_run(tmp_path):
     output = tmp_path / "dwt.json"
     command = [sys.executable, "-m", "wavecomp.benchmarks", "dwt", "--small", "--repeats", "2", "--output", output]
@@ -45,6 +46,7 @@ def test_exponent_of_quadratic_time_is_two():
     assert measure.exponent([10, 100, 1000], [1, 100, 10000]) == pytest.approx(2)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_sees_what_is_freed_again():
     size = 64 * 2**20
 
