@@ -128,7 +128,6 @@ def _trained(
     """A model, the batches it is validated on, and their ratios five times in the last tenth of training."""
     seed_everything(seed)
     data = kind(source=source or "python-stdlib", length=LENGTH, batch_size=BATCH, validation_samples=64, seed=seed)
-    module = LanguageModelModule(model=_model(COMPRESSORS[name](target)), learning_rate=2e-3, warmup_steps=steps // 10)
     changed = [change(batch["tokens"]) for batch in data.val_dataloader()]
     batches = [tokens for tokens in changed if tokens.shape[1] == LENGTH]
     module = LanguageModelModule(model=_model(COMPRESSORS[name](target)), learning_rate=2e-3, warmup_steps=steps // 10)

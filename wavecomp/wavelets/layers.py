@@ -33,6 +33,22 @@ class ChunkTransform(nn.Module):
     level: int
     dyadic: bool = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._layouts: dict[tuple[str, int, torch.device], BandLayout] = {}
+
+    def _remembered(
+        self, what: str, chunk_length: int, device: torch.device | str | None, build: Callable[[], BandLayout]
+    ) -> BandLayout:
+        """A layout made once for each chunk length and device; a compiler traces it instead."""
+        device = torch.device("cpu" if device is None else device)
+        if torch.compiler.is_compiling():
+            return build().to(device)
+        key = (what, chunk_length, device)
+        if key not in self._layouts:
+            self._layouts[key] = build().to(device)
+        return self._layouts[key]
+
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Bands:
         """Analysis.
 
@@ -115,7 +131,6 @@ class DWT1d(ChunkTransform):
         self._cascade = Cascade(per_level, self._leaves(branches))
         # what a coefficient stands for is said of the transform that learning starts from
         self._initial = Cascade([copy.deepcopy(bank).double() for bank in per_level], self._leaves(branches))
-        self._layouts: dict[tuple[int, torch.device], BandLayout] = {}
         self._matrices: dict[tuple[object, ...], tuple[object, Tensor]] = {}
         self._check_banks()
 
@@ -193,17 +208,15 @@ class DWT1d(ChunkTransform):
     def layout(self, chunk_length: int, device: torch.device | str | None = None) -> BandLayout:
         """What each coefficient of a chunk of this length is; positions are those that the bank began with."""
         self.check_length(chunk_length)
-        device = torch.device("cpu" if device is None else device)
-        if torch.compiler.is_compiling():
-            return self._initial.layout(chunk_length, self._positions(chunk_length).clone()).to(device)
-        if (chunk_length, device) not in self._layouts:
-            layout = self._initial.layout(chunk_length, self._positions(chunk_length))
-            self._layouts[chunk_length, device] = layout.to(device)
-        return self._layouts[chunk_length, device]
+        build = lambda: self._initial.layout(chunk_length, self._positions(chunk_length).clone())  # noqa: E731
+        return self._remembered("bands", chunk_length, device, build)
 
     def approximations(self, chunk_length: int, device: torch.device | str | None = None) -> BandLayout:
         """What each approximation of every level is, coarse to fine, down to level 0, the tokens themselves."""
         self.check_length(chunk_length)
+        return self._remembered("approximations", chunk_length, device, lambda: self._approximations(chunk_length))
+
+    def _approximations(self, chunk_length: int) -> BandLayout:
         rates = self.rates[::-1]
         counts = [-(-chunk_length // rate) for rate in rates]
         ones = [torch.ones(count) for count in counts]
@@ -221,7 +234,7 @@ class DWT1d(ChunkTransform):
             names=tuple(f"cA{level}" for level in levels),
             counts=tuple(counts),
             length=chunk_length,
-        ).to("cpu" if device is None else device)
+        )
 
     def _centres(self, chunk_length: int, level: int) -> Tensor:
         if not level:

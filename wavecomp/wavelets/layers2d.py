@@ -60,7 +60,6 @@ class DWT2d(ChunkTransform):
         leaves = dwt_leaves([2] * level)
         self._tokens, self._channels = Cascade([tokens] * level, leaves), Cascade([channels] * level, leaves)
         self._initial = Cascade([copy.deepcopy(tokens).double()] * level, leaves)
-        self._layouts: dict[tuple[int, torch.device], BandLayout] = {}
 
     def extra_repr(self) -> str:
         return f"level={self.level}"
@@ -112,12 +111,7 @@ class DWT2d(ChunkTransform):
                 f"level={self.level} is too deep for chunk_length={chunk_length}; "
                 f"allowed: 1 to floor(log2(chunk_length)) = {most}"
             )
-        device = torch.device("cpu" if device is None else device)
-        if torch.compiler.is_compiling():
-            return self._grouped_layout(chunk_length).to(device)
-        if (chunk_length, device) not in self._layouts:
-            self._layouts[chunk_length, device] = self._grouped_layout(chunk_length).to(device)
-        return self._layouts[chunk_length, device]
+        return self._remembered("bands", chunk_length, device, lambda: self._grouped_layout(chunk_length))
 
     @torch.compiler.assume_constant_result
     def _positions(self, length: int, level: int) -> Tensor:
