@@ -393,6 +393,18 @@ def test_compressor_compiles_without_a_graph_break(make):
 
 
 @each_compressor
+def test_a_compressor_trains_after_it_was_used_in_inference_mode(make):
+    compressor = make()
+    given = chunks()
+    with torch.inference_mode():
+        compressor(given)
+    values = given.values.clone().requires_grad_()
+    codes = compressor(given.replace(values=values))
+    (codes.values.sum() + sum(codes.losses.values())).backward()
+    assert torch.isfinite(values.grad).all()
+
+
+@each_compressor
 def test_end_is_that_of_the_chunk_and_never_for_a_short_one(make):
     compressor = make()
     codes = compressor(chunks(length=40))

@@ -46,7 +46,8 @@ class ChunkTransform(nn.Module):
             return build().to(device)
         key = (what, chunk_length, device)
         if key not in self._layouts:
-            self._layouts[key] = build().to(device)
+            with torch.inference_mode(False):  # a later gradient may index with it
+                self._layouts[key] = build().to(device)
         return self._layouts[key]
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Bands:
