@@ -1,5 +1,13 @@
+import os
+
 import pytest
 import torch
+
+
+def pytest_configure(config):
+    """The workers share out the cores."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
 @pytest.fixture(autouse=True)

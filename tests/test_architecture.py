@@ -18,14 +18,17 @@ FLOORS = [
     "compressors",
     "networks",
     "metrics",
+    "plots",
+    "report",
     "files",
     "training",
     "benchmarks",
+    "commands",
     "cli",
 ]
 ONLY_IN = {
     "lightning": {"training", "cli"},
-    "matplotlib": set(),
+    "matplotlib": {"plots", "report"},
     "pywt": {"wavelets", "benchmarks"},
     "ptwt": {"benchmarks"},
     "jsonargparse": {"files", "cli"},

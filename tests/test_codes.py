@@ -40,13 +40,13 @@ def test_cut_marks_short_chunks():
         wc.Codes.from_tokens(torch.randn(2, 8, 2)).cut(0)
 
 
-def test_codes_with_holes_are_cut_without_them():
+def test_holes_go_to_the_end_of_their_chunk():
     codes = wc.Codes.from_tokens(torch.arange(1.0, 7).view(1, 6, 1))
-    codes = codes.replace(mask=torch.tensor([[True, False, True, True, False, True]]))
-    chunks = codes.cut(2)
-    assert chunks.lengths.tolist() == [[2, 2, 0]]
-    assert chunks.values[0, :2, :, 0].tolist() == [[1, 3], [4, 6]]
-    assert chunks.end[0].tolist() == [3, 6, NEVER]
+    mask = torch.tensor([[True, False, True, True, False, True]])
+    chunks = codes.replace(mask=mask, values=codes.values * mask[..., None]).cut(2)
+    assert chunks.lengths.tolist() == [[1, 2, 1]]
+    assert chunks.values[0, :, :, 0].tolist() == [[1, 0], [3, 4], [6, 0]]
+    assert chunks.end[0].tolist() == [2, 4, 6]  # known without a look at what the slots hold
 
 
 def test_pack_lays_rows_one_after_another():

@@ -1,12 +1,16 @@
+import json
 import pickle
+import zlib
 
 import pytest
 import torch
 import yaml
 import zoo
+from safetensors.torch import load_file, save_file
 
 import wavecomp as wc
-from wavecomp.files import read_checkpoint
+from wavecomp.codes import NEVER
+from wavecomp.files import CodesFile, CodesWriter, fingerprint, load_codes, read_checkpoint, save_codes
 
 
 def save(folder, state, model="wavecomp.DWT1d"):
@@ -70,3 +74,176 @@ def test_zoo_models_survive_the_state_dict(tmp_path):
     other.load_state_dict(one.state_dict())
     tokens = torch.randint(256, (1, 40))
     assert torch.equal(one(tokens), other(tokens))
+
+
+def text_with_quiet_places(length=200):
+    tokens = torch.randint(256, (1, length))
+    return torch.where(torch.arange(length) // 16 % 3 == 1, 7, tokens)
+
+
+MODELS = {
+    "fixed": lambda: zoo.language_model(),
+    "adaptive": lambda: zoo.language_model(zoo.leaves()),
+    "two-stages": lambda: zoo.language_model(second=8),
+    "double": lambda: zoo.language_model().double(),
+    "half": lambda: zoo.language_model().bfloat16(),
+    "none": lambda: zoo.language_model(wc.NoCodes()),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", MODELS)
+def test_codes_come_back_as_they_were(name, tmp_path):
+    model = zoo.perturb(MODELS[name]()).eval()
+    codes = model.encode(text_with_quiet_places())
+    save_codes(tmp_path / "codes", codes, model)
+    loaded = load_codes(tmp_path / "codes", model)
+    held = codes.mask[0]
+    assert loaded.mask.all() and loaded.mask.shape == (1, int(held.sum()))
+    for field in ("values", *wc.Codes.per_slot):
+        mine, theirs = getattr(loaded, field), getattr(codes, field)[:, held]
+        assert torch.equal(mine, theirs) and mine.dtype == theirs.dtype, field
+    assert loaded.tokens.tolist() == [200] and loaded.ratio == codes.ratio
+    assert (tmp_path / "codes").stat().st_size < 1500 + int(held.sum()) * (16 * codes.values.element_size() + 48)
+    assert [path.name for path in tmp_path.iterdir()] == ["codes"]
+
+
+@pytest.mark.parametrize("name", ["adaptive", "two-stages"])
+def test_a_model_answers_from_saved_codes_without_the_text(name, tmp_path):
+    model = zoo.perturb(MODELS[name]()).eval()
+    text = text_with_quiet_places(300)
+    encoder = wc.StreamingEncoder(model)
+    with CodesWriter(tmp_path / "codes", model) as writer:
+        for piece in text.split(70, dim=1):
+            writer.add(encoder.feed(piece))
+    assert writer.tokens == 288 and writer.codes == load_file(tmp_path / "codes")["end"].shape[0]
+    codes = wc.load_codes(tmp_path / "codes", model=model)
+    assert int(codes.tokens) == 288
+    start, reach = 250, model.decoder.reach
+    answer = model(text[:, start:], codes=codes, start=start)
+    torch.testing.assert_close(answer[:, reach:], model(text)[:, start + reach :], rtol=0, atol=1e-5)
+    assert (answer - model(text[:, start:], codes="hidden"))[:, reach:].abs().max() > 1e-3
+
+
+def saved(folder, model=None):
+    torch.manual_seed(0)
+    model = model or zoo.language_model()
+    path = folder / "codes.safetensors"
+    save_codes(path, model.encode(torch.randint(256, (1, 40))), model)
+    return path, model
+
+
+def test_codes_of_another_model_are_refused_by_name_and_hash(tmp_path):
+    path, model = saved(tmp_path)
+    load_codes(path)
+    with pytest.raises(ValueError, match=r"made by a wavecomp\.networks\..*ChunkReduceLM, the model is a torch\.nn"):
+        load_codes(path, torch.nn.Linear(2, 2))
+    mine = fingerprint(model)
+    with torch.no_grad():
+        next(model.head.parameters())[0, 0] += 1e-6
+    with pytest.raises(ValueError, match=f"its fingerprint is {mine[:12]}, this one's {fingerprint(model)[:12]}"):
+        load_codes(path, model)
+
+
+def test_a_fingerprint_is_of_weights_and_settings():
+    def prints(wavelet="haar", **more):
+        torch.manual_seed(0)
+        return fingerprint(zoo.language_model(zoo.wavelet_compressor(wavelet=wavelet), **more))
+
+    assert prints() == prints()
+    others = prints(reduce_window=4), prints(window=9), prints(second=4), prints("db2")
+    assert len({prints(), *others}) == 5
+    one, other = zoo.language_model(), zoo.language_model()
+    other.load_state_dict(one.state_dict())
+    other.eval().decoder.backend = "flex"
+    assert fingerprint(one) == fingerprint(other)
+    for name, make in zoo.causal_compressors():
+        model = zoo.language_model(make())
+        before = fingerprint(model)
+        model.eval()(torch.randint(256, (1, 40))).sum().backward()
+        assert fingerprint(model) == before, name
+
+
+def test_every_damaged_byte_is_noticed(tmp_path):
+    path, _ = saved(tmp_path, zoo.language_model(chunk=8))
+    whole = path.read_bytes()
+    for place in [*range(0, len(whole), 7), len(whole) - 1]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"codes\.safetensors (are damaged: .+|holds no codes|has format version)"):
+            load_codes(path)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda whole: b"", "are damaged: .*header too small"),
+        (lambda whole: whole[:-1], "are damaged: .*incomplete metadata, file not fully covered"),
+        (lambda whole: whole[: len(whole) // 2], "are damaged"),
+        (lambda whole: whole + b"x", "are damaged"),
+        (lambda whole: b"once upon a time", "are damaged"),
+        (lambda whole: reheaded(whole, version="2"), "has format version 2; allowed: 1"),
+        (lambda whole: reheaded(whole, format="other"), "holds no codes: its header names the format 'other'"),
+        (lambda whole: reheaded(whole, tokens="9"), "are damaged: its header is not what was written"),
+        (lambda whole: reheaded(whole, codes="9", sealed=True), r"are damaged: end has shape \[10\] and type I64"),
+        (lambda whole: whole[:-1] + b"x", "are damaged: level is not what was written"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(change, message, tmp_path):
+    path, model = saved(tmp_path)
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match=message):
+        load_codes(path, model)
+
+
+def reheaded(whole, sealed=False, **changes):
+    size = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + size])
+    header["__metadata__"] |= changes
+    if sealed:
+        rest = sorted((name, value) for name, value in header["__metadata__"].items() if name != "crc32")
+        header["__metadata__"]["crc32"] = str(zlib.crc32(json.dumps(rest).encode()))
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + whole[8 + size :]
+
+
+def test_a_file_of_other_tensors_is_no_codes(tmp_path):
+    save_file({"values": torch.zeros(2, 2)}, tmp_path / "other")
+    with pytest.raises(ValueError, match="holds no codes: its header names the format None"):
+        load_codes(tmp_path / "other")
+    with pytest.raises(FileNotFoundError, match="codes .*nowhere do not exist"):
+        load_codes(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_nothing_half_written_is_left(error, tmp_path):
+    model = zoo.language_model()
+    codes = model.encode(torch.randint(256, (1, 40)))
+    (tmp_path / "codes").write_text("of before")
+    with pytest.raises(error), CodesWriter(tmp_path / "codes", model) as writer:
+        writer.add(codes)
+        assert len(list(tmp_path.iterdir())) == 2
+        raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["codes"]
+    assert (tmp_path / "codes").read_text() == "of before"
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    model = zoo.language_model()
+    with pytest.raises(FileNotFoundError, match="folder .*nowhere does not exist"):
+        CodesWriter(tmp_path / "nowhere" / "codes", model)
+    with pytest.raises(IsADirectoryError, match="is a folder; give a file"):
+        CodesWriter(tmp_path, model)
+    with pytest.raises(ValueError, match="codes have 2 rows; allowed: 1"):
+        save_codes(tmp_path / "codes", model.encode(torch.randint(256, (2, 40))), model)
+    with pytest.raises(ValueError, match="no codes were added"), CodesWriter(tmp_path / "codes", model):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_codes_of_a_short_last_chunk_stay_out_of_sight(tmp_path):
+    path, model = saved(tmp_path)
+    codes = load_codes(path, model)
+    assert (codes.end == NEVER).sum() > 0 and not codes.visible(torch.tensor([10**9]))[0, 0, -1]
+    assert CodesFile(path).metadata["ratio"] == f"{float(codes.ratio):.6g}"

@@ -206,6 +206,37 @@ def test_transform_of_ragged_rows_equals_the_rows_alone(make):
 
 
 @each_transform
+def test_transform_inverts_from_what_is_known_of_some_coefficients(make):
+    transform = zoo.perturb(make().double())
+    lengths = torch.tensor([[16, 16], [16, 5], [1, 0]])
+    bands = transform(torch.randn(3, 2, zoo.CHUNK, zoo.DIM, dtype=torch.float64), lengths)
+    known = bands.mask & (torch.rand(bands.mask.shape) < 0.4)
+    values = torch.where(known[..., None], bands.values, 0)
+    layout = transform.layout_of(torch.where(known, bands.layout.level, 0), zoo.CHUNK)
+    torch.testing.assert_close(
+        transform.inverse(bands.replace(values=values, layout=layout)),
+        transform.inverse(bands.replace(values=values)),
+        rtol=0,
+        atol=1e-11,
+    )
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in zoo.every_transform() if make().dyadic])
+def test_an_approximation_goes_up_as_if_its_details_were_zero(make):
+    transform = zoo.perturb(make().double())
+    for length, lengths in ((27, None), (zoo.CHUNK, torch.tensor([[16, 16], [16, 5], [1, 0]]))):
+        bands = transform(torch.randn(3, 2, length, zoo.DIM, dtype=torch.float64), lengths)
+        smooth = bands.replace(values=torch.where(bands.layout.always[:, None], bands.values, 0))
+        for level in range(transform.level, 0, -1):
+            low = transform.inverse(smooth, to_level=level)
+            up = transform.upsample(low, lengths, level=level, chunk_length=length)
+            torch.testing.assert_close(up, transform.inverse(smooth, to_level=level - 1), rtol=0, atol=1e-11)
+    for level in (0, 3):
+        with pytest.raises(ValueError, match=f"level={level} is out of range; allowed: 1 to 2"):
+            transform.upsample(low, level=level, chunk_length=zoo.CHUNK)
+
+
+@each_transform
 def test_transform_gradients(make):
     transform = zoo.perturb(make().double())
     x = torch.randn(2, zoo.CHUNK, zoo.DIM, dtype=torch.float64, requires_grad=True)
@@ -379,6 +410,132 @@ def test_compressor_parameters_get_gradients(make):
         assert parameter.grad.any(), name
 
 
+def coded(compressor, lengths=None, **given):
+    """Codes of some chunks as a network may have changed them, and the chunks, without what has no meaning."""
+    whole = chunks(lengths=lengths, **given)
+    codes = compressor(whole)
+    codes = codes.replace(
+        values=torch.randn_like(codes.values).where(codes.mask[..., None], torch.nan),
+        position=codes.position.where(codes.mask, torch.nan),
+        level=codes.level.where(codes.mask, 1),
+    )
+    return codes, whole.replace(values=torch.full_like(whole.values, torch.nan))
+
+
+@each_compressor
+def test_expand_gives_whole_chunks_and_reads_neither_their_values_nor_empty_slots(make):
+    compressor = zoo.perturb(make()).eval()
+    codes, whole = coded(compressor, torch.tensor([40, 37, 16, 5, 0]), batch=5)
+    back = compressor.expand(codes, whole)
+    assert back.shape == whole.values.shape and torch.isfinite(back).all()
+    assert not back[~whole.mask].any()
+    assert back[whole.mask].any(-1).all() != isinstance(compressor, wc.NoCodes)
+    half = compressor.expand(codes.replace(values=codes.values.bfloat16()), whole)
+    assert half.dtype == torch.bfloat16 and (half - back).abs().mean() <= 0.03 * back.std()
+    with pytest.raises(ValueError, match=r"expand: codes.mask has shape \(5, .*\), expected \(5, "):
+        compressor.expand(codes, chunks(batch=5, length=16))
+
+
+@each_compressor
+def test_expand_of_rows_equals_rows_alone(make):
+    compressor = zoo.perturb(make()).eval()
+    lengths = torch.tensor([40, 37, 16, 5, 1])
+    codes, whole = coded(compressor, lengths, batch=5)
+    together = compressor.expand(codes, whole)
+    slots = compressor.capacity(zoo.CHUNK)
+    for row, n in enumerate(lengths.tolist()):
+        alone = chunks(batch=1, length=n)
+        count = alone.lengths.shape[1]
+        its = {name: getattr(codes, name)[row : row + 1, : count * slots] for name in ("values", *wc.Codes.per_slot)}
+        back = compressor.expand(codes.replace(**its, tokens=lengths[row : row + 1]), alone)
+        torch.testing.assert_close(together[row, :count], back[0], rtol=1e-5, atol=1e-5)
+        assert not together[row, count:].any()
+
+
+@each_compressor
+def test_expand_has_no_influence_between_chunks_or_rows(make):
+    compressor = zoo.perturb(make()).eval()
+    codes, whole = coded(compressor, length=48)
+    values = codes.values.clone()
+    values.view(2, 3, -1, zoo.DIM)[0, 1] += 1
+    before, after = compressor.expand(codes, whole), compressor.expand(codes.replace(values=values), whole)
+    changed = (after != before).flatten(2).any(-1).tolist()
+    assert changed == [[False, not isinstance(compressor, wc.NoCodes), False], [False, False, False]]
+
+
+@each_compressor
+def test_expand_hands_a_gradient_to_every_code(make):
+    compressor = zoo.perturb(make()).double().eval()
+    codes, whole = coded(compressor, length=37, dtype=torch.float64)
+    values = codes.values.requires_grad_()
+    back = lambda values: compressor.expand(codes.replace(values=values), whole)  # noqa: E731
+    (gradient,) = torch.autograd.grad((back(values) * torch.randn(whole.values.shape)).sum(), values)
+    assert torch.equal(gradient.any(-1), codes.mask)
+    smooth = torch.nan_to_num(values.detach()).requires_grad_()
+    assert torch.autograd.gradcheck(back, smooth, fast_mode=True)
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in zoo.every_compressor_that_keeps_all()])
+def test_expand_is_the_inverse_of_a_compressor_that_keeps_all(make):
+    compressor = make().eval()
+    # these take as many numbers of a short chunk as it has tokens, but need more
+    whole_alone = (wc.RandomMeasurementCompressor, wc.DWT2d)
+    short = not any(isinstance(module, whole_alone) for module in compressor.modules())
+    for length, lengths in ((48, None), (40, torch.tensor([40, 37, 16, 5, 1])))[: 1 + short]:
+        whole = chunks(batch=5, length=length, lengths=lengths)
+        codes = compressor(whole)
+        assert float(codes.ratio) == 1
+        wanted = nn.functional.rms_norm(whole.values, (zoo.DIM,))
+        torch.testing.assert_close(compressor.expand(codes, whole), wanted, rtol=0, atol=1e-5)
+
+
+def test_no_public_class_escapes_the_inverse():
+    assert set(zoo.PRUNERS_THAT_KEEP_ALL) == set(zoo.PRUNERS)
+    assert set(zoo.COMPRESSORS_THAT_KEEP_ALL) | zoo.COMPRESSORS_THAT_CANNOT == set(zoo.COMPRESSORS)
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=kind.__name__) for kind, make in zoo.PRUNERS.items()])
+def test_expand_of_a_pruned_orthogonal_transform_loses_the_energy_of_what_was_pruned(make):
+    transform = wc.DWT1d(wc.OrthogonalFilterBank("haar"), level=2 if make is zoo.PRUNERS[wc.KeepLowpass] else 4)
+    compressor = wc.WaveletCompressor(transform=transform, pruner=make()).eval()
+    whole = chunks(batch=4, length=40, lengths=torch.tensor([40, 37, 16, 5]))
+    wanted = nn.functional.rms_norm(whole.values, (zoo.DIM,))
+    codes = compressor(whole)
+    bands = transform(wanted, whole.lengths).values
+    index = codes.index.view(4, 3, -1)
+    kept = torch.zeros(4, 3, zoo.CHUNK).scatter_add(-1, index, codes.mask.view(4, 3, -1).float())[..., None]
+    codes = codes.replace(values=bands.gather(-2, index[..., None].expand(-1, -1, -1, zoo.DIM)).flatten(1, 2))
+    lost = (compressor.expand(codes, whole) - wanted).square().sum((-2, -1))
+    torch.testing.assert_close(lost, (bands * (1 - kept)).square().sum((-2, -1)), rtol=1e-4, atol=1e-4)
+    assert lost.sum() > 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, id=name)
+        for name, make in zoo.some_compressors()
+        if not any(pruner.__name__ in name for pruner in zoo.PRUNERS)  # which have no part in it
+    ],
+)
+def test_expand_compiles_without_a_graph_break(make):
+    compressor = zoo.perturb(make()).eval()
+    codes, whole = coded(compressor, torch.tensor([40, 21]))
+    torch._dynamo.reset()
+    compiled = torch.compile(compressor.expand, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(codes, whole), compressor.expand(codes, whole), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+@each_compressor
+def test_expand_on_the_gpu_equals_the_cpu(make):
+    compressor = zoo.perturb(make()).eval()
+    codes, whole = coded(compressor, torch.tensor([40, 21]))
+    expected = compressor.expand(codes, whole)
+    mine = compressor.cuda().expand(codes.to("cuda"), whole.to("cuda"))
+    torch.testing.assert_close(mine.cpu(), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in zoo.some_compressors()])
 def test_compressor_compiles_without_a_graph_break(make):
     compressor = zoo.perturb(make()).eval()
@@ -397,10 +554,10 @@ def test_a_compressor_trains_after_it_was_used_in_inference_mode(make):
     compressor = make()
     given = chunks()
     with torch.inference_mode():
-        compressor(given)
+        compressor.expand(compressor(given), given)
     values = given.values.clone().requires_grad_()
     codes = compressor(given.replace(values=values))
-    (codes.values.sum() + sum(codes.losses.values())).backward()
+    (codes.values.sum() + compressor.expand(codes, given).sum() + sum(codes.losses.values())).backward()
     assert torch.isfinite(values.grad).all()
 
 

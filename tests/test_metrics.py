@@ -22,6 +22,14 @@ def test_masked_bytes_may_be_anything():
         metric.update(torch.zeros(1, 2), torch.ones(1, 1) > 0)
 
 
+def test_tokens_of_several_bytes_count_as_many():
+    nats, size = torch.full((1, 3), 6 * math.log(2)), torch.tensor([[1, 2, 9]])
+    metric, gain = BitsPerByte(), ContextGain()
+    metric.update(nats, size < 9, size)
+    gain.update(nats, 2 * nats, size < 9, size)
+    assert float(metric.compute()) == pytest.approx(12 / 3) and float(gain.compute()) == pytest.approx(12 / 3)
+
+
 def test_context_gain_is_hidden_minus_seen_and_resets():
     metric = ContextGain()
     for _ in range(2):

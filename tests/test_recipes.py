@@ -10,6 +10,7 @@ from wavecomp import cli
 NAMES = [path.stem for path in cli.recipes()]
 OVERLAYS = {name for name in NAMES if cli.headline(cli.recipe_path(name)).startswith("Overlay")}
 OVERLAID = {"copy-mean-pool": "copy", "copy-top-k": "copy"}
+PARALLEL = {"chunk-parallel", "ddp", "fsdp"}  # start processes: tests/training/test_parallel.py runs them
 SMALL = {
     "quickstart": ["--data.init_args.batch_size", "2"],
     "text": ["--data.init_args.batch_size", "1", "--data.init_args.length", "512", "--trainer.accelerator", "cpu",
@@ -19,7 +20,7 @@ SMALL = {
 
 def test_the_list_is_what_it_should_be():
     assert {"quickstart", "copy", "recall", "text", "smoke"} <= set(NAMES)
-    assert OVERLAYS == {"smoke", *OVERLAID}
+    assert OVERLAYS == {"smoke", "gpu", *OVERLAID, *PARALLEL}
 
 
 def test_every_recipe_opens_with_what_it_shows_and_how_long_it_takes():
@@ -29,7 +30,7 @@ def test_every_recipe_opens_with_what_it_shows_and_how_long_it_takes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"smoke"}))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"smoke", "gpu"} - PARALLEL))
 def test_recipe_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["wavecomp"])
     configs = ["--config", OVERLAID[name], "--config", name] if name in OVERLAID else ["--config", name]

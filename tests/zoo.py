@@ -128,12 +128,15 @@ def leaves():
 
 
 def partial():
-    return wc.PartialSynthesis(
+    compressor = wc.PartialSynthesis(
         transform=wc.DWT1d("haar", level=3),
         target_ratio=RATIO,
         band_weight=wc.BandWeight(level=3),
+        detail_channel=wc.DetailChannel(dim=DIM, level=3, width=8),
         encoding=wc.PositionFrequencyEncoding(DIM),
     )
+    compressor.controller.set_threshold(20.0)  # so that a quiet chunk is coarser than others
+    return compressor
 
 
 COMPRESSORS = {
@@ -152,11 +155,66 @@ COMPRESSORS = {
 }
 
 
+def sparse_measurements(count):
+    return wc.RandomMeasurementCompressor(count=count, transform=wc.DWT1d("haar", level=2))
+
+
+def all_through(pruner, *, transform=None):
+    """A wavelet compressor that loses nothing, if the pruner keeps all."""
+    return wc.WaveletCompressor(transform=transform or wc.DWT1d("db2", level=2), pruner=pruner)
+
+
+def opened(module):
+    """The module with the least of thresholds."""
+    (controller,) = (part for part in module.modules() if isinstance(part, wc.RatioController))
+    controller.set_threshold(1e-9)
+    return module
+
+
+# each with a code for every token
+PRUNERS_THAT_KEEP_ALL = {
+    wc.KeepLowpass: lambda: wc.KeepLowpass(CHUNK),
+    wc.ElasticRatio: lambda: wc.ElasticRatio(least=1, most=4),
+    wc.TopK: lambda: wc.TopK(CHUNK),
+    wc.RandomK: lambda: wc.RandomK(CHUNK),
+    wc.StraightThroughTopK: lambda: wc.StraightThroughTopK(CHUNK, dim=DIM),
+    wc.Shrinkage: lambda: opened(wc.Shrinkage(target_ratio=1)),
+    wc.HardConcrete: lambda: opened(wc.HardConcrete(dim=DIM, target_ratio=1)),
+    wc.BandDrop: lambda: opened(wc.BandDrop(target_ratio=1)),
+    wc.GlobalTopK: lambda: wc.GlobalTopK(target_ratio=1),
+}
+COMPRESSORS_THAT_KEEP_ALL = {
+    wc.WaveletCompressor: lambda: all_through(wc.KeepLowpass(CHUNK)),
+    wc.MeanPoolCompressor: lambda: wc.MeanPoolCompressor(count=CHUNK),
+    wc.MaxPoolCompressor: lambda: wc.MaxPoolCompressor(count=CHUNK),
+    wc.DCTCompressor: lambda: wc.DCTCompressor(count=CHUNK),
+    wc.RandomMeasurementCompressor: lambda: wc.RandomMeasurementCompressor(count=CHUNK),
+    wc.SurprisalDropCompressor: lambda: wc.SurprisalDropCompressor(dim=DIM, count=CHUNK),
+    wc.NoCompression: wc.NoCompression,
+    wc.DyadicLeaves: lambda: opened(wc.DyadicLeaves(transform=wc.DWT1d("db2", level=2), target_ratio=1, dim=DIM)),
+    wc.PartialSynthesis: lambda: opened(wc.PartialSynthesis(transform=wc.DWT1d("db2", level=2), target_ratio=1)),
+}
+# these learn what a code is, or have none
+COMPRESSORS_THAT_CANNOT = {wc.StridedConvCompressor, wc.LatentQueriesCompressor, wc.NoCodes}
+
+
+def every_compressor_that_keeps_all():
+    """Name and maker of each, the wavelet one with each pruner and each transform."""
+    for kind, make in COMPRESSORS_THAT_KEEP_ALL.items():
+        yield kind.__name__, make
+    for kind, make in PRUNERS_THAT_KEEP_ALL.items():
+        yield f"WaveletCompressor-{kind.__name__}", lambda make=make: all_through(make())
+    for name, make in every_transform():
+        yield f"WaveletCompressor-{name}", lambda make=make: all_through(wc.KeepLowpass(CHUNK), transform=make())
+    yield "RandomMeasurementCompressor-sparse", lambda: sparse_measurements(CHUNK)
+
+
 def every_compressor():
     """Name and maker of each compressor, the wavelet one with each pruner and each transform too."""
     yield from some_compressors()
     for name, make in every_transform():
         yield f"WaveletCompressor-{name}", lambda make=make: wavelet_compressor(transform=make())
+    yield "RandomMeasurementCompressor-sparse", lambda: sparse_measurements(COUNT)
 
 
 def causal_compressors():

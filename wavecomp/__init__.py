@@ -39,11 +39,17 @@ from wavecomp.compressors import (
     calibrate,
 )
 from wavecomp.networks import (
+    ChunkDecoder,
     ChunkNetwork,
     ChunkReduce,
+    ChunkReduceAutoencoder,
+    ChunkReduceClassifier,
     ChunkReduceLM,
     LocalDecoder,
+    ReduceAdapter,
     ReduceNetwork,
+    SequenceAdapter,
+    StreamingEncoder,
     TransformerBlock,
     TransformerEncoder,
 )
@@ -74,8 +80,11 @@ __all__ = [
     "BandWeight",
     "Bands",
     "BestBasis1d",
+    "ChunkDecoder",
     "ChunkNetwork",
     "ChunkReduce",
+    "ChunkReduceAutoencoder",
+    "ChunkReduceClassifier",
     "ChunkReduceLM",
     "ChunkTransform",
     "Chunks",
@@ -111,11 +120,14 @@ __all__ = [
     "RandomK",
     "RandomMeasurementCompressor",
     "RatioController",
+    "ReduceAdapter",
     "ReduceNetwork",
     "RotaryPositionFrequency",
+    "SequenceAdapter",
     "Shrinkage",
     "SparseRecovery",
     "StraightThroughTopK",
+    "StreamingEncoder",
     "StridedConvCompressor",
     "SurprisalDropCompressor",
     "TopK",
@@ -127,18 +139,22 @@ __all__ = [
     "calibrate",
     "compressors",
     "load",
+    "load_codes",
     "metrics",
     "networks",
+    "plots",
     "positions",
+    "report",
+    "save_codes",
     "training",
     "wavelets",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # torchmetrics, jsonargparse and lightning take seconds to import: only who asks waits
-    if name in ("metrics", "training"):
+    # torchmetrics, matplotlib, jsonargparse and lightning take seconds to import: only who asks waits
+    if name in ("metrics", "plots", "report", "training"):
         return importlib.import_module(f"wavecomp.{name}")
-    if name == "load":
-        return importlib.import_module("wavecomp.files").load
+    if name in ("load", "load_codes", "save_codes"):
+        return getattr(importlib.import_module("wavecomp.files"), name)
     raise AttributeError(f"module 'wavecomp' has no attribute {name!r}")

@@ -61,6 +61,11 @@ class BandLayout(Record):
         """Marks the approximation: the coefficients that every pruner keeps."""
         return self.band == 0
 
+    @property
+    def row(self) -> Tensor:
+        """Which row of a table per level a coefficient is of: that of its level, and row 0 for the approximation."""
+        return torch.where(self.always, 0, self.level)
+
 
 @record
 class Bands(Record):
@@ -71,14 +76,18 @@ class Bands(Record):
         lengths: ``(...)``, tokens in each chunk.
         layout: what each coefficient is.
         dense: known to be whole chunks all; a promise that spares the inverse its care for short ones.
+        first: chunks of the same sequence that lie before these.
+        ragged: known without looking: chunks other than the last of a row may be short.
     """
 
     values: Tensor
     lengths: Tensor
     layout: BandLayout
     dense: bool = False
+    first: int = 0
+    ragged: bool = False
 
-    static: ClassVar[tuple[str, ...]] = ("dense",)
+    static: ClassVar[tuple[str, ...]] = ("dense", "first", "ragged")
 
     def __post_init__(self) -> None:
         check_shape("Bands", "lengths", self.lengths, tuple(self.values.shape[:-2]))

@@ -1,10 +1,13 @@
-"""The command line: ``wavecomp fit | validate | test | predict | ls | cp``."""
+"""The command line: ``fit | validate | test | predict | ls | cp``, and the modules of ``wavecomp.commands``."""
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import math
 import shutil
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,12 +15,15 @@ from typing import Any, NoReturn
 import lightning as L
 import yaml
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
+import wavecomp as wc
+from wavecomp.commands.recipes import recipes
 from wavecomp.files import CONFIG, read_checkpoint
-from wavecomp.training import BytesPerSecond, LanguageModelModule, LastCheckpoint, SafeStop, SaveCodes
+from wavecomp.training import BytesPerSecond, CompressionModule, LastCheckpoint, SafeStop, SaveCodes
 
 USAGE = """usage: wavecomp COMMAND ...
 
@@ -27,8 +33,20 @@ USAGE = """usage: wavecomp COMMAND ...
   predict   --config RECIPE --ckpt_path FILE                     save the codes of the validation share
   ls                                                             list the recipes
   cp        RECIPE FILE                                          copy a recipe, to change it
+  generate  --checkpoint FILE --prompt TEXT                      continue a text
+  compress  FILE... --checkpoint FILE --output CODES             files to codes
+  inspect   CODES                                                what is in a file of codes
+  report    FILE --checkpoint FILE --output PAGE.html            a text as its codes see it, to look through
+  plot      PLOT [FILE] [--checkpoint FILE] --output FIGURE      a figure: energy, kept, filters, tree, rate, training
+  bench     NAME                                                 measure how fast and how good it is
+  doctor                                                         what is installed, and what it would run on
 
-A RECIPE is a name that `wavecomp ls` shows, or a path. `wavecomp fit --help` lists what can be set."""
+A RECIPE is a name that `wavecomp ls` shows, or a path; a checkpoint FILE may be the folder of its run.
+`wavecomp COMMAND --help` lists what can be set, `wavecomp --debug COMMAND ...` shows where an error came from, and
+`wavecomp --version` tells the version."""
+
+COMMANDS = ("generate", "compress", "inspect", "report", "plot", "bench", "doctor")
+"""The modules of ``wavecomp.commands``."""
 
 
 def main(args: list[str] | None = None) -> None:
@@ -38,6 +56,10 @@ def main(args: list[str] | None = None) -> None:
         match args:
             case [] | ["-h" | "--help"]:
                 print(USAGE)
+            case ["--version"]:
+                print(f"wavecomp {wc.__version__}")
+            case ["--debug", *rest]:
+                debug(rest)
             case ["ls"]:
                 for path in recipes():
                     print(f"{path.stem:<12} {headline(path)}")
@@ -49,13 +71,48 @@ def main(args: list[str] | None = None) -> None:
                 raise ValueError(f"{command} needs --config RECIPE; recipes: {', '.join(p.stem for p in recipes())}")
             case [command, *_] if command in Cli.subcommands():
                 args = with_recipe_paths(args)
+            case [command, *rest] if command in COMMANDS:
+                run_command(command, rest)
             case [command, *_]:
-                commands = ", ".join([*Cli.subcommands(), "ls", "cp"])
+                commands = ", ".join([*Cli.subcommands(), "ls", "cp", *COMMANDS])
                 raise ValueError(f"command {command!r} is unknown; allowed: {commands}")
     except (ValueError, OSError) as error:
         fail(error)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     if args and args[0] in Cli.subcommands():
         run(args)
+
+
+def debug(args: list[str]) -> None:
+    """Run a command; after its line of error comes the traceback."""
+    try:
+        main(args)
+    except SystemExit as stop:
+        if stop.code == 2 and stop.__context__ is not None:
+            traceback.print_exception(stop.__context__)
+        raise
+
+
+def run_command(name: str, args: list[str]) -> None:
+    """Run one of ``wavecomp.commands``."""
+    command = importlib.import_module(f"wavecomp.commands.{name}")
+    parser = CommandParser(prog=f"wavecomp {name}", description=str(command.__doc__))
+    command.add_arguments(parser)
+    arguments = parser.parse_args(args)
+    try:
+        command.run(arguments)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # what no check foresaw: a library's own error, no memory
+        fail(f"{type(error).__name__}: {error}; `wavecomp --debug {name} ...` shows where it came from")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Says what is wrong in a line; what can be set is in ``--help``."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message}; `{self.prog} --help` lists what can be set")
 
 
 def fail(error: Exception | str) -> NoReturn:
@@ -71,18 +128,6 @@ def clear(message: str) -> str:
     text = " ".join(line for line in lines if line and not line.startswith(noise))
     before, at_class, innermost = text.rpartition("Problem with given class_path ")
     return f"in {innermost}" if at_class else before + innermost
-
-
-def recipe_folder() -> Path:
-    """Where the recipes are: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
-    inside = package / "recipes"
-    return inside if inside.is_dir() else package.parent / "recipes"
-
-
-def recipes() -> list[Path]:
-    """The recipes that come with the library."""
-    return sorted(recipe_folder().glob("*.yaml"))
 
 
 def headline(path: Path) -> str:
@@ -210,8 +255,8 @@ class Cli(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-            if isinstance(self.model, LanguageModelModule):
-                self.model.check(getattr(self.datamodule, "vocabulary", 1))
+            if isinstance(self.model, CompressionModule):
+                self.model.check_data(self.datamodule)
         except (ValueError, TypeError, OSError) as error:
             fail(error)
 
@@ -229,7 +274,10 @@ class Cli(LightningCLI):
         elif self.subcommand == "predict":
             extra = [SaveCodes(Path(root) / "codes")]
         self.trainer_defaults["callbacks"] = extra
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            raise ValueError(f"trainer: {error} `wavecomp doctor` tells what there is to train on") from error
 
     def _loggers(self, csv: CSVLogger) -> Any:
         """CSV always comes first: its folder is the run's."""
@@ -262,26 +310,26 @@ def newest_checkpoint(root: Path) -> Path:
     return found[-1]
 
 
+FIGURES = (
+    ("validation bits per byte", "val/bits_per_byte", "{:.3f}"),
+    ("answer bits", "val/answer_bits", "{:.3f}"),
+    ("answer bits, codes hidden", "val/answer_bits_hidden", "{:.3f}"),
+    ("answer accuracy", "val/answer_accuracy", "{:.3f}"),
+    ("validation accuracy", "val/accuracy", "{:.3f}"),
+    ("reconstruction bits", "val/reconstruction_bits", "{:.3f}"),
+    ("context gain (bits per byte)", "val/context_gain", "{:+.3f}"),
+    ("compression ratio", "val/compression_ratio", "{:.2f}"),
+    ("bytes per second", "train/bytes_per_second", "{:,.0f}"),
+)
+
+
 def summary(trainer: L.Trainer, checkpoint: Path) -> str:
     """What a run reached, where it is, and what to try next."""
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
 
-    def figure(name: str, form: str) -> str:
-        value = logged.get(name, math.nan)
-        return "not measured" if math.isnan(value) else form.format(value)
-
     rows = [
-        ("validation bits per byte", figure("val/bits_per_byte", "{:.3f}")),
-        ("context gain (bits per byte)", figure("val/context_gain", "{:+.3f}")),
-        ("compression ratio", figure("val/compression_ratio", "{:.2f}")),
-        ("bytes per second", figure("train/bytes_per_second", "{:,.0f}")),
+        (label, form.format(logged[key])) for label, key, form in FIGURES if not math.isnan(logged.get(key, math.nan))
     ]
-    if "val/answer_bits" in logged:
-        rows[1:1] = [
-            ("answer bits", figure("val/answer_bits", "{:.3f}")),
-            ("answer bits, codes hidden", figure("val/answer_bits_hidden", "{:.3f}")),
-            ("answer accuracy", figure("val/answer_accuracy", "{:.3f}")),
-        ]
     rows.append(("checkpoint", str(checkpoint)))
     lines = [f"  {name:<30}{value}" for name, value in rows]
     folder = checkpoint.parent
@@ -315,3 +363,5 @@ def run(args: list[str]) -> None:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise SystemExit(130) from None
         raise
+    except (ValueError, OSError) as error:
+        fail(error)

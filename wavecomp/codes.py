@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from wavecomp.records import Record, check_lengths, check_shape, record
 
@@ -19,7 +21,7 @@ class Codes(Record):
     """A sequence of codes, whoever made it: an embedding, a wavelet, a pool, a second stage.
 
     A prediction of token t may use a code only if ``end <= t < until`` (:meth:`visible`). Codes lie in order of
-    chunks; inside a chunk from coarse to fine, and by position inside a band.
+    ``end``, so by chunk; inside a chunk from coarse to fine, and by position inside a band.
 
     Args:
         values: ``(batch, slots, dim)``; zero in slots without a code.
@@ -37,6 +39,10 @@ class Codes(Record):
         losses: name to scalar, what the compressor owes.
         statistics: name to tensor, for metrics and plots.
         dense: known without looking: every slot holds a code.
+        pace: known without looking: pairs ``(span, slots)``, one per stage whose codes are here. Every ``span`` tokens
+            add so many slots; none if that is not known.
+        first: slots of the same sequence that lie before these.
+        prefix: known without looking: the codes of each row fill its first slots.
     """
 
     values: Tensor
@@ -53,8 +59,11 @@ class Codes(Record):
     losses: dict[str, Tensor] = field(default_factory=dict)
     statistics: dict[str, Tensor] = field(default_factory=dict)
     dense: bool = False
+    pace: tuple[tuple[int, int], ...] = ()
+    first: int = 0
+    prefix: bool = False
 
-    static: ClassVar[tuple[str, ...]] = ("dense",)
+    static: ClassVar[tuple[str, ...]] = ("dense", "pace", "first", "prefix")
     per_slot: ClassVar[tuple[str, ...]] = (
         "mask",
         "position",
@@ -111,10 +120,13 @@ class Codes(Record):
             level=torch.zeros_like(place),
             chunk=torch.zeros_like(place),
             index=place,
-            end=start + place + 1,
+            end=torch.where(mask, start + place + 1, NEVER),
             until=torch.full_like(place, NEVER),
             tokens=tokens,
             dense=lengths is None,
+            pace=((1, 1),),
+            first=start,
+            prefix=True,
         )
 
     @property
@@ -124,32 +136,31 @@ class Codes(Record):
 
     def replace(self, **changes: Any) -> Codes:
         """A copy with some fields changed; with another mask it is no longer known to be dense."""
-        return super().replace(**({"dense": False} if "mask" in changes else {}) | changes)
+        return super().replace(**({"dense": False, "prefix": False} if "mask" in changes else {}) | changes)
 
-    def visible(self, token: Tensor) -> Tensor:
+    def visible(self, token: Tensor, slots: int | None = None) -> Tensor:
         """The rule of ``end``: which codes a prediction of these tokens may use.
 
         Args:
             token: ``(length,)`` or ``(batch, length)``, the places of the predicted tokens.
+            slots: look at so many first slots only; at all unless given.
 
         Returns:
             ``(batch, length, slots)``.
         """
         token = token.expand(self.values.shape[0], -1)[..., None]
-        return self.mask[:, None] & (self.end[:, None] <= token) & (token < self.until[:, None])
+        mask, end, until = (x[:, None, :slots] for x in (self.mask, self.end, self.until))
+        return mask & (end <= token) & (token < until)
 
     def hidden(self) -> Codes:
         """The same slots, all empty: what a model sees that is to do without its codes."""
         return self.replace(mask=torch.zeros_like(self.mask))
 
-    def compact(self) -> Codes:
-        """The same codes, moved to the front of their rows."""
-        if self.dense:
-            return self
-        order = (~self.mask).int().argsort(dim=-1, stable=True)
-        per_slot = {name: getattr(self, name).gather(1, order) for name in self.per_slot}
-        values = self.values.gather(1, order[..., None].expand_as(self.values))
-        return self.replace(values=values, **per_slot)
+    def slots_before(self, token: int) -> int:
+        """How many slots at most hold codes that existed before this token: they are the first ones."""
+        slots = self.values.shape[1]
+        bound = sum(token // span * count for span, count in self.pace) - self.first
+        return min(slots, max(bound, 0)) if self.pace else slots
 
     def pack(self) -> tuple[Tensor, Tensor]:
         """The codes of all rows one after another, for kernels on variable lengths. Waits for the device.
@@ -158,44 +169,105 @@ class Codes(Record):
             ``(codes, dim)`` and ``cu_seqlens (batch + 1,)``, where each row starts.
         """
         counts = self.mask.sum(-1)
-        return self.values[self.mask], torch.nn.functional.pad(counts.cumsum(0), (1, 0)).int()
+        return self.values[self.mask], F.pad(counts.cumsum(0), (1, 0)).int()
 
     def cut(self, chunk_length: int) -> Chunks:
-        """Cut into chunks; the last chunk of each row may be short.
+        """Cut the slots into chunks. Inside a chunk the codes move to the front, and empty slots behind them.
+
+        The last chunk of each row may be short; it never exists for a causal reader.
 
         Raises:
             ValueError: a chunk length below 1.
         """
         if chunk_length < 1:
             raise ValueError(f"chunk_length={chunk_length} is too small; allowed: 1 and above")
-        codes = self.compact()
-        batch, slots, dim = codes.values.shape
+        batch, slots, dim = self.values.shape
         chunks = -(-slots // chunk_length)
         missing = chunks * chunk_length - slots
 
         def shaped(x: Tensor) -> Tensor:
-            return torch.nn.functional.pad(x, (0, missing)).view(batch, chunks, chunk_length)
+            return F.pad(x, (0, missing)).view(batch, chunks, chunk_length)
 
-        values = torch.nn.functional.pad(codes.values, (0, 0, 0, missing)).view(batch, chunks, chunk_length, dim)
-        mask = shaped(codes.mask)
-        lengths = mask.sum(-1)
-        end = torch.where(lengths == chunk_length, shaped(codes.end).amax(-1), NEVER)
+        values = F.pad(self.values, (0, 0, 0, missing)).view(batch, chunks, chunk_length, dim)
+        mask, position, support = shaped(self.mask), shaped(self.position), shaped(self.support)
+        if not self.dense:
+            order = (~mask).int().argsort(dim=-1, stable=True)
+            values = values.gather(-2, order[..., None].expand_as(values))
+            mask, position, support = (x.gather(-1, order) for x in (mask, position, support))
+        end = torch.cat([self.end, self.end.new_full((batch, missing), NEVER)], dim=1)
+        span, count = self.pace[0] if len(self.pace) == 1 else (0, 1)
         return Chunks(
             values=values,
-            lengths=lengths,
-            position=shaped(codes.position),
-            support=shaped(codes.support) * mask,
-            end=end,
-            tokens=codes.tokens,
-            losses=codes.losses,
-            statistics=codes.statistics,
-            dense=codes.dense and not missing,
+            lengths=mask.sum(-1),
+            position=position,
+            support=support * mask,
+            end=end.view_as(mask).amax(-1),
+            tokens=self.tokens,
+            losses=self.losses,
+            statistics=self.statistics,
+            dense=self.dense and not missing,
+            span=0 if chunk_length % count else span * chunk_length // count,
+            first=self.first // chunk_length,
+            ragged=not (self.dense or self.prefix),
         )
+
+    def replaced_after(self, span: int, overlap: int = 0) -> Codes:
+        """The same codes of one stage, with ``until``: coarser ones stand in for them every ``span`` tokens.
+
+        Args:
+            span: tokens per chunk of the coarser stage, a multiple of those of this one.
+            overlap: tokens that they stay beside the coarser ones.
+
+        Raises:
+            ValueError: codes of several stages or of an unknown one, or a span that does not fit.
+        """
+        if len(self.pace) != 1 or span < 1 or span % self.pace[0][0]:
+            raise ValueError(f"span={span} does not go with codes of pace={self.pace}; allowed: one stage, a multiple")
+        own = self.pace[0][0]
+        per = span // own
+        until = self.end + (per - 1 - self.chunk % per) * own + overlap
+        return self.replace(until=torch.where(self.end == NEVER, NEVER, until))
+
+    def part(self, first: int, last: int) -> Codes:
+        """The slots from ``first`` up to ``last``, counted among these; ``tokens`` stays what it is."""
+        part = self._per_slot(lambda x: x[:, first:last])
+        return part.replace(dense=self.dense, prefix=self.prefix, first=self.first + first)
+
+    @staticmethod
+    def join(parts: Sequence[Codes]) -> Codes:
+        """Codes one after another in one sequence; ``tokens``, losses and statistics are those of the last part."""
+        return parts[-1].replace(
+            **{
+                name: torch.cat([getattr(codes, name) for codes in parts], dim=1)
+                for name in ("values", *Codes.per_slot)
+            },
+            dense=all(codes.dense for codes in parts),
+            first=parts[0].first,
+        )
+
+    @staticmethod
+    def merge(stages: Sequence[Codes]) -> Codes:
+        """The codes of several stages in one sequence, in order of ``end``; losses and statistics of the last one."""
+        if len(stages) == 1:
+            return stages[0]
+        joined = Codes.join(stages)
+        order = joined.end.argsort(dim=1, stable=True)
+        known = all(codes.pace for codes in stages)
+        pace = tuple(pace for codes in stages for pace in codes.pace) if known else ()
+        return joined._per_slot(lambda x: _taken(x, order)).replace(pace=pace, first=0)
+
+    def _per_slot(self, change: Callable[[Tensor], Tensor]) -> Codes:
+        fields = {name: change(getattr(self, name)) for name in ("values", *self.per_slot)}
+        return self.replace(**fields, dense=self.dense)
 
 
 def compression_ratio(tokens: Tensor, codes: Tensor) -> Tensor:
     """Tokens over codes; infinite where there are no codes."""
     return torch.where(codes > 0, tokens / codes, torch.inf)
+
+
+def _taken(x: Tensor, order: Tensor) -> Tensor:
+    return x.gather(1, order if x.ndim == 2 else order[..., None].expand_as(x))
 
 
 def _added(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -214,6 +286,9 @@ class Chunks(Record):
         tokens: ``(batch,)``.
         losses, statistics: as in :class:`Codes`.
         dense: known without looking: every chunk is complete.
+        span: known without looking: tokens that a complete chunk stands for; 0 if that is not known.
+        first: chunks of the same sequence that lie before these.
+        ragged: known without looking: chunks other than the last of a row may be short.
     """
 
     values: Tensor
@@ -225,8 +300,11 @@ class Chunks(Record):
     losses: dict[str, Tensor] = field(default_factory=dict)
     statistics: dict[str, Tensor] = field(default_factory=dict)
     dense: bool = False
+    span: int = 0
+    first: int = 0
+    ragged: bool = False
 
-    static: ClassVar[tuple[str, ...]] = ("dense",)
+    static: ClassVar[tuple[str, ...]] = ("dense", "span", "first", "ragged")
 
     def __post_init__(self) -> None:
         if self.values.ndim != 4:
@@ -241,6 +319,11 @@ class Chunks(Record):
     def mask(self) -> Tensor:
         """``(batch, chunks, chunk_length)``: which places hold a code."""
         return torch.arange(self.values.shape[-2], device=self.values.device) < self.lengths[..., None]
+
+    @property
+    def stride(self) -> Tensor:
+        """``(batch, chunks, 1)``: tokens that a place stands for, on average."""
+        return self.support.sum(-1, keepdim=True) / self.lengths[..., None].clamp(min=1)
 
     def codes(
         self,
@@ -271,8 +354,8 @@ class Chunks(Record):
         after = place.ceil().long()
         # between two places lies the point between their positions
         at_before, at_after = self.position.gather(-1, before), self.position.gather(-1, after)
-        stride = self.support.sum(-1, keepdim=True) / self.lengths[..., None].clamp(min=1)
-        ids = torch.arange(chunks, device=values.device)[:, None]
+        stride = self.stride
+        ids = self.first + torch.arange(chunks, device=values.device)[:, None]
 
         def flat(x: Tensor) -> Tensor:
             return x.expand(shape).flatten(1, 2)
@@ -295,4 +378,6 @@ class Chunks(Record):
                 "kept": mask.expand(shape).sum(-1),
                 **(statistics or {}),
             },
+            pace=((self.span, shape[-1]),) if self.span else (),
+            first=self.first * shape[-1],
         )

@@ -1,4 +1,4 @@
-"""Metrics of compressing language models; states are sums, so that they add up over batches and ranks."""
+"""Metrics of compressing models; states are sums, so that they add up over batches and ranks."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ class BitsPerByte(Metric):
         self.add_state("nats", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("bytes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, nats: Tensor, mask: Tensor | None = None) -> None:
+    def update(self, nats: Tensor, mask: Tensor | None = None, size: Tensor | None = None) -> None:
         """Add bytes.
 
         Args:
             nats: ``(batch, length)``, negative log-likelihood of each byte.
             mask: ``(batch, length)``, which bytes count; all unless given.
+            size: ``(batch, length)``, bytes of each token, where tokens are not bytes.
         """
         mask = _mask_of(nats, mask)
         self.nats += torch.where(mask, nats, 0).float().sum()
-        self.bytes += mask.sum()
+        self.bytes += bytes_of(mask, size)
 
     def compute(self) -> Tensor:
         return self.nats / self.bytes / math.log(2)
@@ -66,16 +67,17 @@ class ContextGain(Metric):
         self.add_state("gain", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("bytes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, nats: Tensor, hidden: Tensor, mask: Tensor | None = None) -> None:
+    def update(self, nats: Tensor, hidden: Tensor, mask: Tensor | None = None, size: Tensor | None = None) -> None:
         """Add bytes.
 
         Args:
             nats, hidden: ``(batch, length)``, negative log-likelihood of each byte with the codes and without.
             mask: ``(batch, length)``, which bytes count; all unless given.
+            size: ``(batch, length)``, bytes of each token, where tokens are not bytes.
         """
         mask = _mask_of(nats, mask)
         self.gain += torch.where(mask, hidden - nats, 0).float().sum()
-        self.bytes += mask.sum()
+        self.bytes += bytes_of(mask, size)
 
     def compute(self) -> Tensor:
         return self.gain / self.bytes / math.log(2)
@@ -108,6 +110,28 @@ class CompressionRatio(Metric):
 
     def compute(self) -> Tensor:
         return compression_ratio(self.tokens, self.codes)
+
+
+class CodesPerByte(CompressionRatio):
+    """Codes over tokens that are bytes, sum over sum: the rate of an autoencoder, beside its bits per byte.
+
+    Example:
+        >>> metric = CodesPerByte()
+        >>> network = wc.ChunkNetwork(chunk_length=8, compressor=wc.MeanPoolCompressor(count=2))
+        >>> metric.update(network(Codes.from_tokens(torch.zeros(2, 8, 4))))
+        >>> float(metric.compute())
+        0.25
+    """
+
+    higher_is_better = False
+
+    def compute(self) -> Tensor:
+        return self.codes / self.tokens
+
+
+def bytes_of(mask: Tensor, size: Tensor | None) -> Tensor:
+    """How many bytes are marked: one a token, or as many as each is said to have."""
+    return mask.sum() if size is None else torch.where(mask, size, 0).sum()
 
 
 def _mask_of(nats: Tensor, mask: Tensor | None) -> Tensor:

@@ -69,18 +69,20 @@ def test_a_member_that_fails_costs_no_other_and_what_is_done_is_not_done_again(t
         raise RuntimeError("this one is broken")
 
     makers = {"broken": broken, "mean": lambda: wc.MeanPoolCompressor(count=4)}
+    options = measure.Options(small=True, only=("copy", "rate"))
     monkeypatch.setattr(quality, "compressors", lambda ratio: makers)
     monkeypatch.setattr(quality, "FOLDER", tmp_path)
     monkeypatch.setattr(quality, "DIM", 16)
     monkeypatch.setattr(quality, "HEADS", 2)
     level = logging.getLogger("lightning.pytorch").level
-    (done,) = quality.run(repeats=1, small=True)
+    done = quality.run(options)
     assert logging.getLogger("lightning.pytorch").level == level
-    assert done["compressor"] == "mean" and done["ratio"] == 8 and done["bits"] > 1
-    assert "this one is broken" in caplog.text and [p.suffix for p in tmp_path.iterdir()] == [".json"]
-    monkeypatch.setattr(quality, "_model", broken)
-    assert quality.run(repeats=1, small=True) == [done]
-    assert "mean" in quality.table([done])
+    assert [run["task"] for run in done] == ["copy", "rate"]
+    assert all(run["compressor"] == "mean" and run["ratio"] == 8 and run["bits"] > 1 for run in done)
+    assert "this one is broken" in caplog.text and [p.suffix for p in tmp_path.glob("small/*")] == [".json"] * 2
+    monkeypatch.setattr(quality, "_body", broken)
+    assert quality.run(options) == done
+    assert "mean" in quality.table(done)
 
 
 def test_members_keep_as_many_codes_as_they_are_compared_at():

@@ -140,6 +140,8 @@ def test_random_k_draws_another_set_in_every_chunk_and_the_same_again():
     assert torch.equal(index[0], index[1]) and torch.equal(index, pruner(bands).index)
     assert len({tuple(chunk) for chunk in index[0].tolist()}) == 6
     assert not torch.equal(wc.RandomK(8, seed=1)(bands).index, index)
+    behind = bands.replace(values=bands.values[:, 2:], lengths=bands.lengths[:, 2:], first=2)
+    assert torch.equal(pruner(behind).index, index[:, 2:])
 
 
 def test_band_weights_start_at_one_and_follow_the_content():

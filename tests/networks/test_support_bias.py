@@ -68,9 +68,9 @@ def test_at_scale_1_a_code_of_two_tokens_counts_as_two_in_memory_attention():
     place, position = head_angles(torch.arange(5) + 9, zoo.DIM, 2), torch.tensor([[0.5, 3.5, 7.0]])
 
     def out(order, supports):
-        mask = torch.ones(1, 5, len(order)) > 0
+        masks = [torch.ones(1, 5, len(order)) > 0]
         memory = Memory(
-            values[:, order], head_angles(position[:, order], zoo.DIM, 2), mask, torch.tensor([supports]).log()
+            values[:, order], head_angles(position[:, order], zoo.DIM, 2), masks, torch.tensor([supports]).log()
         )
         return attention(x, memory, place)
 
@@ -88,7 +88,7 @@ def test_the_sink_counts_as_one_token():
         torch.nn.init.zeros_(parameter)  # all scores are equal, and only the sink holds something
     torch.nn.init.ones_(attention.sink[1].detach())
     place = head_angles(torch.arange(2), zoo.DIM, 2)
-    memory = Memory(torch.randn(1, 2, zoo.DIM), place, torch.ones(1, 2, 2) > 0, torch.tensor([[1.0, 3.0]]).log())
+    memory = Memory(torch.randn(1, 2, zoo.DIM), place, [torch.ones(1, 2, 2) > 0], torch.tensor([[1.0, 3.0]]).log())
     out = attention(torch.randn(1, 2, zoo.DIM), memory, place)
     torch.testing.assert_close(out, torch.full_like(out, 1 / (1 + 1 + 3)))
 

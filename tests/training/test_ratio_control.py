@@ -87,6 +87,7 @@ def test_two_stages_are_controlled_by_their_own_counts():
             wc.ChunkNetwork(chunk_length=zoo.CHUNK, compressor=second),
         ],
         reduce_network=wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1),
+        keep="last",
     )
     assert list(body.controllers()) == ["chunk_networks.0", "chunk_networks.1"]
     codes = body(wc.Codes.from_tokens(torch.randn(2, 256, zoo.DIM)))

@@ -14,17 +14,18 @@ from torch import Tensor
 
 import wavecomp as wc
 from wavecomp.benchmarks import measure
-from wavecomp.benchmarks.measure import Run
+from wavecomp.benchmarks.measure import Options, Run
 
 LEVEL = 4
 Step = Callable[[], object]
 
 
-def run(*, repeats: int, small: bool, source: str | None = None) -> list[Run]:
+def run(options: Options) -> list[Run]:
     """Everything, as one record per measured function and size; no text is read.
 
     A learnable db4 lattice against ptwt's learnable db4; gradients come from outside and reach input and filters.
     """
+    repeats, small = options.repeats, options.small
     device = measure.device()
     warnings.filterwarnings("ignore", message=".*evel.*")
     runs: list[Run] = []

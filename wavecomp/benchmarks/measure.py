@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import platform
 import statistics
 import subprocess
@@ -12,12 +10,30 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 PACKAGES = ("torch", "ptwt", "pywavelets", "numpy", "wavecomp")
 Run = dict[str, Any]
+
+
+class Options(NamedTuple):
+    """What a benchmark is told; each uses what it has a use for.
+
+    Args:
+        repeats: interleaved repetitions of each measurement.
+        small: tiny sizes, to see that it runs.
+        jobs: members of a grid that run at once.
+        source: text to train on; the sources of Python's standard library unless given.
+        only: beginnings of the names of the members of a grid that run; all unless given.
+    """
+
+    repeats: int = 9
+    small: bool = False
+    jobs: int = 1
+    source: str | None = None
+    only: tuple[str, ...] = ()
 
 
 def device() -> torch.device:
@@ -63,9 +79,9 @@ def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
     return math.log(seconds[-1] / seconds[0]) / math.log(sizes[-1] / sizes[0])
 
 
-def write(path: Path, name: str, runs: Sequence[Run]) -> None:
-    """A result as JSON: complete, or not there."""
-    result = {
+def result(name: str, runs: Sequence[Run]) -> dict[str, Any]:
+    """Every single run, and what it ran on."""
+    return {
         "benchmark": name,
         "versions": {package: metadata.version(package) for package in PACKAGES}
         | {"python": platform.python_version()},
@@ -74,9 +90,6 @@ def write(path: Path, name: str, runs: Sequence[Run]) -> None:
         "seeds": sorted({run["seed"] for run in runs}),
         "runs": list(runs),
     }
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(partial, path)
 
 
 def _finish() -> None:

@@ -1,53 +1,56 @@
 """``quality``: every compressor at equal kept codes and equal steps, where codes matter.
 
-Each member of the grid (task, compressor, ratio, seed) trains one small language model and is written to a file of
-its own as soon as it is done, so a run that was stopped goes on where it stopped, and a member that fails loses no
-other.
+Each member of the grid (task, ratio, seed, compressor) trains one small model:
+
+copy      16 random symbols, then the same again, in bits per symbol of the second half (chance 4.00)
+uneven    the same, where half of the stretches are one repeated symbol
+recall    keys with values, asked for by content, in bits per digit (chance 3.32)
+rate      an autoencoder of text: bits per byte of the reconstruction
+text      a language model of text: bits per byte
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
-import json
-import logging
 import math
-import os
 import statistics
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 import wavecomp as wc
-from wavecomp.benchmarks.measure import Run
-from wavecomp.training import CopyDataModule, LanguageModelModule, TextDataModule
+from wavecomp.benchmarks import grid
+from wavecomp.benchmarks.measure import Options, Run
+from wavecomp.training import (
+    AutoencoderModule,
+    CompressionModule,
+    CopyDataModule,
+    LanguageModelModule,
+    RecallDataModule,
+    SampleDataModule,
+    TextDataModule,
+)
 from wavecomp.training.brief import seed_everything, train
-from wavecomp.training.data.samples import SampleDataModule
 
-DIM, CHUNK, HEADS = 128, 32, 4
+DIM, CHUNK, HEADS = 64, 32, 4
 RATIOS, SEEDS = (4, 8, 16), 3
-STEPS = {"copy": 600, "text": 600}
+STEPS = {"copy": 800, "uneven": 800, "recall": 1600, "rate": 300, "text": 400}
+OF_TEXT = ("rate", "text")
 FOLDER = Path("quality-members")
 
 
-def run(*, repeats: int, small: bool, source: str | None = None) -> list[Run]:
-    """All members, those of earlier runs in the folder ``quality-members`` included; ``repeats`` is not used.
-
-    Args:
-        source: a text; with one the models are trained on it too, not on copying alone.
-    """
-    done = []
-    for task, ratio, seed, name in _grid(small, source):
-        path = FOLDER / f"{'small-' if small else ''}{task}-{ratio}-{seed}-{name}.json"
-        if not path.exists():
-            try:
-                _keep(path, _member(task, name, ratio, seed, 3 if small else STEPS[task], source))
-            except Exception:  # one member's failure is told and costs no other's result
-                logging.getLogger(__name__).error("%s failed:\n%s", path.stem, traceback.format_exc())
-                continue
-        done.append(json.loads(path.read_text()))
-    return done
+def run(options: Options) -> list[Run]:
+    """All members, those of earlier runs in the folder ``quality-members`` included."""
+    members = {
+        f"{task}-{ratio}-{seed}-{name}": functools.partial(
+            _member, task, name, ratio, seed, 3 if options.small else STEPS[task], options.source
+        )
+        for task, ratio, seed, name in _grid(options.small)
+    }
+    return grid.run(FOLDER, members, options)
 
 
 def table(runs: Sequence[Run]) -> str:
@@ -59,10 +62,11 @@ def table(runs: Sequence[Run]) -> str:
     for entry in runs:
         groups.setdefault((entry["task"], entry["asked"], entry["compressor"]), []).append(entry)
     for (task, asked, name), mine in sorted(groups.items(), key=lambda item: (item[0][:2], _mean(item[1], "bits"))):
-        bits, ratios = [entry["bits"] for entry in mine], [entry["ratio"] for entry in mine]
+        bits = [entry["bits"] for entry in mine]
+        gain, reached = ("" if mine[0][key] is None else f"{_mean(mine, key):.3f}" for key in ("gain", "ratio"))
         lines.append(
             f"{task:<6}{asked:>6}  {name:<20}{statistics.mean(bits):>9.4f}{max(bits) - min(bits):>9.4f}"
-            f"{_mean(mine, 'gain'):>8.3f}{'' if None in ratios else f'{statistics.mean(ratios):.2f}':>9}{len(mine):>7}"
+            f"{gain:>8}{reached:>9}{len(mine):>7}"
         )
     return "\n".join(lines)
 
@@ -88,12 +92,21 @@ def compressors(ratio: int) -> dict[str, Callable[[], wc.Compressor]]:
             encoding=wc.PositionFrequencyEncoding(DIM),
         )
 
+    def partial() -> wc.Compressor:
+        return wc.PartialSynthesis(
+            transform=wc.DWT1d("haar", level=deep),
+            target_ratio=ratio,
+            detail_channel=wc.DetailChannel(dim=DIM, level=deep),
+            encoding=wc.PositionFrequencyEncoding(DIM),
+        )
+
     def marked(kind: type, **more: int) -> Callable[[], wc.Compressor]:
         return lambda: kind(**more, encoding=wc.PositionFrequencyEncoding(DIM))
 
     makers: dict[str, Callable[[], wc.Compressor]] = {
         "lowpass+channel": lambda: wavelet(fixed, wc.KeepLowpass(count)),
         "lowpass": lambda: wavelet(fixed, wc.KeepLowpass(count), channel=False),
+        "partial+channel": partial,
         "leaves+channel": leaves,
         "mean": marked(wc.MeanPoolCompressor, count=count),
         "max": marked(wc.MaxPoolCompressor, count=count),
@@ -113,21 +126,23 @@ def compressors(ratio: int) -> dict[str, Callable[[], wc.Compressor]]:
     return makers
 
 
-def _grid(small: bool, source: str | None) -> Iterator[tuple[str, int, int, str]]:
-    tasks = ["copy", *(["text"] if source is not None else [])]
+def _grid(small: bool) -> Iterator[tuple[str, int, int, str]]:
     ratios, seeds = ((8,), 1) if small else (RATIOS, SEEDS)
-    for task, ratio, seed in itertools.product(tasks, ratios, range(seeds)):
+    for task, ratio, seed in itertools.product(STEPS, ratios, range(seeds)):
         for name in compressors(ratio):
             yield task, ratio, seed, name
 
 
 def _member(task: str, name: str, ratio: int, seed: int, steps: int, source: str | None) -> Run:
     seed_everything(seed)
-    if task == "copy":
-        data: SampleDataModule = CopyDataModule(seed=seed)
+    data = _data(task, seed, source)
+    settings: dict[str, Any] = {"warmup_steps": min(50, steps), "learning_rate": 2e-3 if task in OF_TEXT else 1e-3}
+    compressor = compressors(ratio)[name]()
+    module: CompressionModule
+    if task == "rate":
+        module = AutoencoderModule(model=_autoencoder(compressor), **settings)
     else:
-        data = TextDataModule(source=source or "", length=1024, batch_size=8, validation_samples=64, seed=seed)
-    module = LanguageModelModule(model=_model(compressors(ratio)[name]()), warmup_steps=min(50, steps))
+        module = LanguageModelModule(model=_language_model(compressor), **settings)
     found = train(module, data, steps=steps)
     return {
         "task": task,
@@ -137,30 +152,50 @@ def _member(task: str, name: str, ratio: int, seed: int, steps: int, source: str
         "steps": steps,
         "parameters": sum(p.numel() for p in module.model.parameters()),
         "bits": found["val/loss"],
-        "gain": found["val/context_gain"],
+        "gain": found.get("val/context_gain"),
         # without codes the ratio is infinite, which JSON has no word for
         "ratio": found["val/compression_ratio"] if math.isfinite(found["val/compression_ratio"]) else None,
     }
 
 
-def _model(compressor: wc.Compressor) -> wc.ChunkReduceLM:
+def _data(task: str, seed: int, source: str | None) -> SampleDataModule:
+    if task in ("copy", "uneven"):
+        return CopyDataModule(seed=seed, quiet=0.5 if task == "uneven" else 0.0)
+    if task == "recall":
+        return RecallDataModule(keys=6, length=160, curriculum=9600, seed=seed)
+    return TextDataModule(
+        source=source or "python-stdlib", length=1024, batch_size=8, validation_samples=128, seed=seed
+    )
+
+
+def _body(compressor: wc.Compressor, *, causal: bool) -> wc.ChunkReduce:
     encoder = wc.TransformerEncoder(dim=DIM, heads=HEADS, layers=2)
+    return wc.ChunkReduce(
+        chunk_networks=[wc.ChunkNetwork(chunk_length=CHUNK, encoder=encoder, compressor=compressor)],
+        reduce_network=wc.ReduceNetwork(dim=DIM, heads=HEADS, layers=2, window=512 if causal else None, causal=causal),
+    )
+
+
+def _language_model(compressor: wc.Compressor) -> wc.ChunkReduceLM:
     return wc.ChunkReduceLM(
         embedding=nn.Embedding(256, DIM),
-        body=wc.ChunkReduce(
-            chunk_networks=[wc.ChunkNetwork(chunk_length=CHUNK, encoder=encoder, compressor=compressor)],
-            reduce_network=wc.ReduceNetwork(dim=DIM, heads=HEADS, layers=2),
-        ),
+        body=_body(compressor, causal=True),
         decoder=wc.LocalDecoder(dim=DIM, heads=HEADS, layers=3, window=CHUNK, period=CHUNK),
         head=nn.Linear(DIM, 256),
     )
 
 
-def _keep(path: Path, member: Run) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(member))
-    os.replace(partial, path)
+def _autoencoder(compressor: wc.Compressor) -> wc.ChunkReduceAutoencoder:
+    return wc.ChunkReduceAutoencoder(
+        embedding=nn.Embedding(256, DIM),
+        body=_body(compressor, causal=True),
+        decoder=wc.ChunkDecoder(
+            chunk_length=CHUNK,
+            network=wc.TransformerEncoder(dim=DIM, heads=HEADS, layers=2),
+            head=nn.Linear(DIM, 256),
+            encoding=wc.PositionFrequencyEncoding(DIM),
+        ),
+    )
 
 
 def _mean(runs: Sequence[Run], key: str) -> float:

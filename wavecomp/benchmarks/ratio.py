@@ -8,19 +8,25 @@ a chunk of prose has for each of a chunk of the sentence.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import statistics
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 import wavecomp as wc
-from wavecomp.benchmarks.measure import Run
+from wavecomp.benchmarks import grid
+from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.training import LanguageModelModule, TextDataModule
 from wavecomp.training.brief import seed_everything, train
 from wavecomp.training.data.samples import Batch
 
 DIM, CHUNK, LEVEL, LENGTH, BATCH = 64, 64, 6, 1024, 8
+VALIDATION = 320  # rows: all of the validation share of a few megabytes, since the ratio of single rows differs much
+FOLDER = Path("ratio-members")
 SENTENCE = b"The same sentence stands here again, and it says nothing new.   \n"[:CHUNK]
 COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
     "Shrinkage": lambda ratio: wc.WaveletCompressor(
@@ -39,17 +45,17 @@ COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
 }
 
 
-def run(*, repeats: int, small: bool, source: str | None = None) -> list[Run]:
-    """One record per compressor, target and seed; ``repeats`` is not used, seeds are three."""
-    steps, seeds, targets = (20, 1, (8.0,)) if small else (200, 3, (4.0, 8.0, 16.0))
-    runs: list[Run] = []
-    for name in COMPRESSORS:
-        for seed in range(seeds):
-            for target in targets:
-                runs.append(_text(name, target, seed, steps, source))
-            if source is not None:
-                runs.append(_mixed(name, 8.0, seed, steps, source))
-    return runs
+def run(options: Options) -> list[Run]:
+    """One record per compressor, target and seed, those of earlier runs in the folder ``ratio-members`` included."""
+    steps, seeds, targets = (20, 1, (8.0,)) if options.small else (400, 3, (4.0, 8.0, 16.0))
+    source = options.source
+    members: dict[str, grid.Member] = {}
+    for seed, name in itertools.product(range(seeds), COMPRESSORS):
+        for target in targets:
+            members[f"text-{target:g}-{seed}-{name}"] = functools.partial(_text, name, target, seed, steps, source)
+        if source is not None:
+            members[f"mixed-8-{seed}-{name}"] = functools.partial(_mixed, name, 8.0, seed, steps, source)
+    return grid.run(FOLDER, members, options)
 
 
 def table(runs: Sequence[Run]) -> str:
@@ -127,7 +133,9 @@ def _trained(
 ) -> tuple[wc.ChunkReduceLM, list[Tensor], list[float]]:
     """A model, the batches it is validated on, and their ratios five times in the last tenth of training."""
     seed_everything(seed)
-    data = kind(source=source or "python-stdlib", length=LENGTH, batch_size=BATCH, validation_samples=64, seed=seed)
+    data = kind(
+        source=source or "python-stdlib", length=LENGTH, batch_size=BATCH, validation_samples=VALIDATION, seed=seed
+    )
     changed = [change(batch["tokens"]) for batch in data.val_dataloader()]
     batches = [tokens for tokens in changed if tokens.shape[1] == LENGTH]
     module = LanguageModelModule(model=_model(COMPRESSORS[name](target)), learning_rate=2e-3, warmup_steps=steps // 10)

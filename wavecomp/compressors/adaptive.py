@@ -16,6 +16,7 @@ from wavecomp.compressors.pruning import (
     check_ratio,
     check_room,
     fitted,
+    mean_power,
     relative_loudness,
 )
 from wavecomp.compressors.ratio import GroupThreshold, RatioController
@@ -139,11 +140,6 @@ class BandDrop(AdaptivePruner):
         self.shrink = GroupThreshold()
 
     def forward(self, bands: Bands) -> Kept:
-        loudness = relative_loudness(bands.values)
-        names = torch.arange(len(bands.layout.names), device=loudness.device)
-        member = (bands.layout.band[..., None] == names) & bands.mask[..., None]
-        count = member.sum(-2).clamp(min=1)
-        power = (loudness.square()[..., None] * member).sum(-2) / count
-        of_band = (power + 1e-12).sqrt()
-        mine = of_band.gather(-1, bands.layout.band.expand(loudness.shape))
+        of_band = (mean_power(bands, bands.layout.band, len(bands.layout.names)) + 1e-12).sqrt()
+        mine = of_band.gather(-1, bands.layout.band.expand(bands.mask.shape))
         return self.keep(bands, self.shrink(mine, self.controller.threshold, bands.layout.level), mine)

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.bands import Bands
-from wavecomp.compressors.pruning import relative_loudness
+from wavecomp.compressors.pruning import mean_power
 
 
 class BandWeight(nn.Module):
     """Learnable gains per level, from the bands' content where asked: Bands to Bands.
 
     The gain of a band is ``softplus(bias + content) / softplus(0)``, 1 at the start; the content is a linear map of the
-    logarithms of the chunk's loudness in each level.
+    logarithms of the chunk's loudness in each level. :meth:`Compressor.expand` does not undo them.
 
     Args:
         level: the deepest level of the transform.
@@ -42,14 +42,11 @@ class BandWeight(nn.Module):
 
     def gains(self, bands: Bands) -> Tensor:
         """``(batch, chunks, coefficients)`` or a shape that broadcasts to it."""
-        row = torch.where(bands.layout.always, 0, bands.layout.level)
+        row = bands.layout.row
         score = self.bias
         if self.content is not None:
-            level = torch.arange(self.level + 1, device=row.device)
-            member = (row[..., None] == level) & bands.mask[..., None]
-            power = relative_loudness(bands.values).square()[..., None] * member
-            mean = power.sum(-2) / member.sum(-2).clamp(min=1)
-            score = score + self.content((mean + 1e-6).log().to(self.bias.dtype))
+            power = mean_power(bands, row, self.level + 1)
+            score = score + self.content((power + 1e-6).log().to(self.bias.dtype))
         gain = F.softplus(score) / F.softplus(torch.zeros_like(self.bias))
         if gain.ndim == 1:
             return gain[row]

@@ -33,17 +33,24 @@ class DCTCompressor(CountedCompressor):
     """
 
     def compress(self, chunks: Chunks, values: Tensor) -> Codes:
-        # whole chunks share one table
-        lengths = torch.full((), values.shape[-2], device=values.device) if chunks.dense else chunks.lengths
-        exact = torch.promote_types(values.dtype, torch.float32)
-        table = cosines(lengths, values.shape[-2], self.count, dtype=exact)
         index = torch.arange(self.count, device=values.device)
         return chunk_codes(
             chunks,
-            table.to(values.dtype) @ values,
+            self._table(chunks, values.dtype) @ values,
             mask=index < self.budget(chunks)[..., None],
             frequency=index / (2 * chunks.lengths[..., None].clamp(min=1)),
         )
+
+    def restore(self, values: Tensor, codes: Codes, chunks: Chunks) -> Tensor:
+        """The inverse transform; the frequencies above are zero."""
+        return self._table(chunks, values.dtype).transpose(-2, -1) @ values
+
+    def _table(self, chunks: Chunks, dtype: torch.dtype) -> Tensor:
+        """``(count, chunk_length)``, one for whole chunks, which share it, or one for each chunk."""
+        length, device = chunks.values.shape[-2], chunks.values.device
+        lengths = torch.full((), length, device=device) if chunks.dense else chunks.lengths
+        exact = torch.promote_types(dtype, torch.float32)
+        return cosines(lengths, length, self.count, dtype=exact).to(dtype)
 
 
 def cosines(lengths: Tensor, chunk_length: int, count: int, *, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.bands import Bands
+from wavecomp.wavelets import ChunkTransform
 
 
 class DetailChannel(nn.Module):
@@ -21,6 +22,9 @@ class DetailChannel(nn.Module):
 
     and there it is added. The kept coefficient itself is on the identity path, so a model starts from local averages
     and learns what to add: nothing that is pruned is lost without a gradient telling the encoder so.
+
+    :meth:`Compressor.expand` does not take the messages out of the codes again: it has no way to tell them from the
+    coefficients that they were added to. A network behind it, a decoder's, has to learn to read them.
 
     Args:
         dim: width of the codes.
@@ -72,7 +76,7 @@ class DetailChannel(nn.Module):
 
     def cost(self, chunk_length: int) -> int:
         """Multiplications per chunk."""
-        nodes = [-(-chunk_length // 2 ** (step + 1)) for step in range(self.level)]
+        nodes = self._nodes(chunk_length)
         taking = sum(nodes) * self.dim * self.width
         joining = sum(nodes[1:]) * 2 * self.width**2
         return taking + joining + (taking if self.width and isinstance(self.give, nn.Linear) else 0)
@@ -90,41 +94,53 @@ class DetailChannel(nn.Module):
         if not self.width:
             return torch.zeros_like(bands.values)
         counts = list(bands.layout.counts)
-        details = bands.values.split(counts, dim=-2)[:0:-1]
-        kept_details = kept.split(counts, dim=-1)[:0:-1]
-        nodes = [-(-bands.layout.length // 2 ** (step + 1)) for step in range(self.level)]
-        message: Tensor | None = None
-        added: list[Tensor] = []
-        for step, (detail, own, count) in enumerate(zip(details, kept_details, nodes)):
-            below: Tensor | None = self._joined(step, message, count) if message is not None else None
-            added.append(torch.zeros_like(detail) if below is None else self.give(below[..., : detail.shape[-2], :]))
-            taken = self.weights[step] * self.take[step](detail)
-            # an odd length has a node without a detail, which only hands on
-            taken = F.pad(torch.where(own[..., None], 0, taken), (0, 0, 0, count - detail.shape[-2]))
-            if below is None:
-                message = taken
-            else:
-                message = torch.where(F.pad(own, (0, count - own.shape[-1]))[..., None], 0, below) + taken
-        return torch.cat([self.give(message), *reversed(added)], dim=-2)
+        below, messages = self._climb(bands, kept)
+        finest = torch.zeros_like(bands.values[..., -counts[-1] :, :])
+        added = [self.give(m[..., :count, :]) for m, count in zip(below, counts[-2:0:-1])]
+        return torch.cat([self.give(messages[-1]), *reversed(added), finest], dim=-2)
 
     def messages(self, bands: Bands) -> list[Tensor]:
         """What all details under a node hand to it, for the nodes of each level, finest first: each
         ``(batch, chunks, ceil(chunk_length / 2 ** level), dim)``."""
-        nodes = [-(-bands.layout.length // 2 ** (step + 1)) for step in range(self.level)]
         if not self.width:
+            nodes = self._nodes(bands.layout.length)
             return [bands.values.new_zeros(*bands.values.shape[:-2], count, self.dim) for count in nodes]
-        details = bands.values.split(list(bands.layout.counts), dim=-2)[:0:-1]
-        message, out = None, []
-        for step, (detail, count) in enumerate(zip(details, nodes)):
-            taken = self.weights[step] * self.take[step](detail)
-            taken = F.pad(taken, (0, 0, 0, count - detail.shape[-2]))
-            message = taken if message is None else self._joined(step, message, count) + taken
-            out.append(self.give(message))
-        return out
+        return [self.give(message) for message in self._climb(bands, torch.zeros_like(bands.mask))[1]]
+
+    def _climb(self, bands: Bands, kept: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What comes up to the nodes of each level but the finest, and what they hand on, of all; finest first."""
+        counts = list(bands.layout.counts)
+        details = bands.values.split(counts, dim=-2)[:0:-1]
+        kept_details = kept.split(counts, dim=-1)[:0:-1]
+        below: list[Tensor] = []
+        messages: list[Tensor] = []
+        for step, (detail, own, count) in enumerate(zip(details, kept_details, self._nodes(bands.layout.length))):
+            # an odd length has a node without a detail, which only hands on
+            missing = count - detail.shape[-2]
+            message = F.pad(self.weights[step] * self.take[step](detail), (0, 0, 0, missing))
+            if messages:
+                below.append(self._joined(step, messages[-1], count))
+                message = below[-1] + message
+            messages.append(torch.where(F.pad(own, (0, missing))[..., None], 0, message))
+        return below, messages
 
     def _joined(self, step: int, message: Tensor, count: int) -> Tensor:
         pairs = F.pad(message, (0, 0, 0, 2 * count - message.shape[-2])).unflatten(-2, (count, 2)).flatten(-2)
         return self.join[step - 1](pairs)
+
+    def _nodes(self, chunk_length: int) -> list[int]:
+        """How many each level has, finest first."""
+        return [-(-chunk_length // 2 ** (step + 1)) for step in range(self.level)]
+
+
+def check_detail_channel(detail_channel: DetailChannel | None, transform: ChunkTransform) -> None:
+    """Raise ``ValueError`` where a detail channel finds no tree, or one of another level."""
+    if detail_channel is not None and not transform.dyadic:
+        raise ValueError(f"detail_channel goes with DWT1d and banks of two branches, not with {transform}")
+    if detail_channel is not None and detail_channel.level != transform.level:
+        raise ValueError(
+            f"detail_channel has level={detail_channel.level}, the transform level={transform.level}; give both one"
+        )
 
 
 def _linear(inputs: int, outputs: int, std: float) -> nn.Linear:

@@ -8,15 +8,15 @@ from torch.nn import functional as F
 
 from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
-from wavecomp.compressors.compressor import Compressor
+from wavecomp.compressors.compressor import gather_rows
 from wavecomp.compressors.detail import DetailChannel
-from wavecomp.compressors.pruning import ContentScore, adaptive_capacity, best, check_ratio, check_room
-from wavecomp.compressors.ratio import GroupThreshold, RatioController
-from wavecomp.compressors.wavelet import check_detail_channel
+from wavecomp.compressors.nodes import NodeCompressor
+from wavecomp.compressors.pruning import ContentScore, adaptive_capacity, best
+from wavecomp.compressors.ratio import GroupThreshold
 from wavecomp.wavelets import DWT1d
 
 
-class DyadicLeaves(Compressor):
+class DyadicLeaves(NodeCompressor):
     r"""Each chunk as the leaves of a pruned dyadic tree: many codes where much happens, few where little does.
 
     A node is the approximation of ``2 ** level`` tokens. It is split where a detail of its own or below it is loud,
@@ -61,21 +61,12 @@ class DyadicLeaves(Compressor):
         detail_channel: DetailChannel | None = None,
         encoding: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        if not transform.dyadic:
-            raise ValueError(f"transform={transform} is no dyadic tree; allowed: DWT1d and banks of two branches")
-        check_detail_channel(detail_channel, transform)
-        check_ratio(target_ratio)
-        self.transform = transform
-        self.room = check_room(room)
-        self.controller = RatioController(target_ratio=target_ratio, start=start)
+        super().__init__(
+            transform=transform, target_ratio=target_ratio, room=room, start=start, detail_channel=detail_channel
+        )
         self.shrink = GroupThreshold()
         self.score = ContentScore(dim)
-        self.detail_channel = detail_channel
         self.encoding = encoding
-
-    def extra_repr(self) -> str:
-        return f"room={self.room}"
 
     def capacity(self, chunk_length: int) -> int:
         return adaptive_capacity(self.transform.layout(chunk_length), self.controller.target_ratio, self.room)
@@ -84,17 +75,18 @@ class DyadicLeaves(Compressor):
         length = chunks.values.shape[-2]
         capacity = self.capacity(length)
         values = F.rms_norm(chunks.values, chunks.values.shape[-1:])
-        bands = self.transform(values, None if chunks.dense else chunks.lengths)
+        bands = self.transform(values, None if chunks.dense else chunks.lengths, ragged=chunks.ragged)
         weight, loudness = self._weights(bands)
         split, overflow = self._split(bands, weight.detach() > 0, loudness.detach(), capacity)
+        shares = torch.where(bands.layout.always, 1, torch.where(split, weight, 0))
+        shrunk = bands.replace(values=bands.values * shares[..., None].to(values.dtype))
         nodes = self.transform.approximations(length, values.device)
         leaf = self._leaves(bands, split) & (bands.lengths[..., None] >= nodes.needs)
         # from left to right
         rank = ((nodes.needs - 1) * (self.transform.level + 1) + self.transform.level - nodes.level).argsort().argsort()
         index = torch.where(leaf, rank, len(nodes) + rank).topk(capacity, dim=-1, largest=False, sorted=True).indices
-        averages = self._averages(bands, torch.where(split, weight, 0))
         codes = chunks.codes(
-            averages.gather(-2, index[..., None].expand(*index.shape, averages.shape[-1])),
+            gather_rows(self.nodes(bands, shrunk), index),
             mask=leaf.gather(-1, index),
             **nodes.take(index),
             index=index,
@@ -148,17 +140,6 @@ class DyadicLeaves(Compressor):
             leaves.append(alive & ~F.pad(level, (0, alive.shape[-1] - level.shape[-1])))
             alive = _halves(level, alive.shape[-1])[..., :count]
         return torch.cat([*leaves, alive], dim=-1)
-
-    def _averages(self, bands: Bands, weight: Tensor) -> Tensor:
-        """Each node's approximation and what its detail channel adds, ``(batch, chunks, nodes, dim)``."""
-        weight = torch.where(bands.layout.always, 1, weight)
-        weighted = bands.replace(values=bands.values * weight[..., None].to(bands.values.dtype))
-        levels = range(self.transform.level, -1, -1)
-        averages = [self.transform.inverse(weighted, to_level=level) for level in levels]
-        if self.detail_channel is not None:
-            messages = self.detail_channel.messages(bands)[::-1]
-            averages = [*(a + m for a, m in zip(averages, messages)), averages[-1]]
-        return torch.cat(averages, dim=-2)
 
     def _node_counts(self, bands: Bands) -> list[int]:
         return [-(-bands.layout.length // 2**level) for level in range(self.transform.level, -1, -1)]

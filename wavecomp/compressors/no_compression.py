@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.codes import Chunks, Codes
@@ -40,3 +40,7 @@ class NoCompression(Compressor):
             index=place,
         )
         return codes if self.encoding is None else self.encoding(codes)
+
+    def restore(self, values: Tensor, codes: Codes, chunks: Chunks) -> Tensor:
+        """The codes, which are the tokens."""
+        return values

@@ -8,13 +8,14 @@ from torch.nn import functional as F
 
 from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
-from wavecomp.compressors.compressor import Compressor
-from wavecomp.compressors.pruning import check_ratio, check_room, relative_loudness
-from wavecomp.compressors.ratio import RatioController
+from wavecomp.compressors.compressor import gather_rows
+from wavecomp.compressors.detail import DetailChannel
+from wavecomp.compressors.nodes import NodeCompressor
+from wavecomp.compressors.pruning import check_ratio, mean_power
 from wavecomp.wavelets import DWT1d
 
 
-class PartialSynthesis(Compressor):
+class PartialSynthesis(NodeCompressor):
     r"""Each chunk rebuilt up to a level that a learned gate picks: ``ceil(n / 2 ** l)`` codes of one resolution.
 
     The gate scores the levels l from how loud each band of the chunk is; the controller adds
@@ -26,6 +27,7 @@ class PartialSynthesis(Compressor):
         target_ratio: tokens per code over all, held by a controller.
         room: slots of a chunk over the mean budget; levels with more codes are not picked.
         band_weight: a module from Bands to Bands before the synthesis, such as :class:`BandWeight`, or ``None``.
+        detail_channel: the details under a code are added to it; ``None`` to lose them.
         encoding: a module from Codes to Codes that marks position and frequency, or ``None``.
 
     Raises:
@@ -45,15 +47,10 @@ class PartialSynthesis(Compressor):
         target_ratio: float,
         room: float = 2.0,
         band_weight: nn.Module | None = None,
+        detail_channel: DetailChannel | None = None,
         encoding: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        if not transform.dyadic:
-            raise ValueError(f"transform={transform} is no dyadic tree; allowed: DWT1d and banks of two branches")
-        check_ratio(target_ratio)
-        self.transform = transform
-        self.room = check_room(room)
-        self.controller = RatioController(target_ratio=target_ratio)
+        super().__init__(transform=transform, target_ratio=target_ratio, room=room, detail_channel=detail_channel)
         self.gate = nn.Linear(transform.level + 1, transform.level + 1)
         nn.init.normal_(self.gate.weight, std=0.02)
         nn.init.zeros_(self.gate.bias)
@@ -62,9 +59,6 @@ class PartialSynthesis(Compressor):
             self.gate.weight[0, 1:] += 0.5
         self.band_weight = band_weight
         self.encoding = encoding
-
-    def extra_repr(self) -> str:
-        return f"room={self.room}"
 
     def capacity(self, chunk_length: int) -> int:
         check_ratio(self.controller.target_ratio, chunk_length)
@@ -84,37 +78,38 @@ class PartialSynthesis(Compressor):
         length = chunks.values.shape[-2]
         capacity = self.capacity(length)
         values = F.rms_norm(chunks.values, chunks.values.shape[-1:])
-        bands = self.transform(values, None if chunks.dense else chunks.lengths)
+        bands = self.transform(values, None if chunks.dense else chunks.lengths, ragged=chunks.ragged)
         if self.band_weight is not None:
             bands = self.band_weight(bands)
-        score = self._scores(bands, capacity)
-        picked = score.detach().argmax(-1)
-        share = score.softmax(-1).gather(-1, picked[..., None])
         nodes = self.transform.approximations(length, values.device)
         counts = torch.tensor(nodes.counts[::-1], device=values.device)
+        score = self._scores(bands)
+        allowed = score.masked_fill(counts > capacity, -torch.inf)
+        asked, picked = score.detach().argmax(-1), allowed.detach().argmax(-1)
+        share = allowed.softmax(-1).gather(-1, picked[..., None])
         starts = len(nodes) - counts.cumsum(0)  # fine levels come last
         place = torch.arange(capacity, device=values.device)
         index = (starts[picked][..., None] + place).clamp(max=len(nodes) - 1)
         inside = place < counts[picked][..., None]
-        averages = [self.transform.inverse(bands, to_level=level) for level in range(self.transform.level, -1, -1)]
-        kept = torch.cat(averages, dim=-2).gather(-2, index[..., None].expand(*index.shape, values.shape[-1]))
+        kept = gather_rows(self.nodes(bands, bands), index)
         codes = chunks.codes(
             kept * (1 + share - share.detach())[..., None].to(kept.dtype),
             mask=inside & (bands.lengths[..., None] >= nodes.needs[index]),
             **nodes.take(index),
             index=index,
-            statistics={"band_energy": bands.energy().detach(), "picked_level": picked},
+            statistics={
+                "band_energy": bands.energy().detach(),
+                "picked_level": picked,
+                # what the level that the gate asks for would have beyond the one that there is room for
+                "overflow": -(-bands.lengths // 2**asked) - -(-bands.lengths // 2**picked),
+            },
         )
         return codes if self.encoding is None else self.encoding(codes)
 
-    def _scores(self, bands: Bands, capacity: int) -> Tensor:
-        """``(batch, chunks, level + 1)``, one for each level that may be picked, the finest first."""
-        row = torch.where(bands.layout.always, 0, bands.layout.level)
-        levels = torch.arange(self.transform.level + 1, device=row.device)
-        member = (row[..., None] == levels) & bands.mask[..., None]
-        power = (relative_loudness(bands.values).square()[..., None] * member).sum(-2) / member.sum(-2).clamp(min=1)
+    def _scores(self, bands: Bands) -> Tensor:
+        """``(batch, chunks, level + 1)``, one for each level, the finest first."""
+        levels = torch.arange(self.transform.level + 1, device=bands.values.device)
+        power = mean_power(bands, bands.layout.row, len(levels))
         score = self.gate((power + 1e-6).log().to(self.gate.weight.dtype)).float()
         # beside the straight line that the controller turns, a parabola, or only the outermost levels could win
-        score = score + self.controller.log_threshold * levels - 0.5 * levels.square()
-        count = -(-bands.layout.length // 2**levels)
-        return score.masked_fill(count > capacity, -torch.inf)
+        return score + self.controller.log_threshold * levels - 0.5 * levels.square()

@@ -196,6 +196,7 @@ class RandomK(TopK):
     def score(self, bands: Bands) -> Tensor:
         chunks, coefficients = bands.values.shape[-3:-1]
         place = torch.arange(chunks * coefficients, device=bands.values.device).view(chunks, coefficients)
+        place = place + bands.first * coefficients
         # a multiplicative hash, twice (Knuth, The Art of Computer Programming 3, section 6.4)
         mixed = (place + 1 + self.seed * 7919) * 2654435761 % 2**32
         mixed = (mixed ^ (mixed >> 15)) * 2246822519 % 2**32
@@ -301,6 +302,21 @@ def relative_loudness(values: Tensor) -> Tensor:
     """Root mean square of vectors ``(..., dim)``; never zero, with a gradient that stays finite at zero."""
     values = values.to(torch.promote_types(values.dtype, torch.float32))
     return (values.square().mean(-1) + 1e-12).sqrt()
+
+
+def mean_power(bands: Bands, group: Tensor, groups: int) -> Tensor:
+    """Mean square of what a chunk has in each group of its coefficients; 0 in a group without any.
+
+    Args:
+        group: ``(coefficients,)`` or ``(batch, chunks, coefficients)``, which group each is of.
+        groups: how many there are.
+
+    Returns:
+        ``(batch, chunks, groups)``.
+    """
+    member = (group[..., None] == torch.arange(groups, device=group.device)) & bands.mask[..., None]
+    power = relative_loudness(bands.values).square()[..., None] * member
+    return power.sum(-2) / member.sum(-2).clamp(min=1)
 
 
 def best(score: Tensor, has: Tensor, capacity: int, budget: Tensor) -> Kept:

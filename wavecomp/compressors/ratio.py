@@ -23,7 +23,8 @@ class RatioController(nn.Module):
 
     The error is linear in the codes, so where it keeps to zero on average the target is met, sum over sum, even where
     the ratio jumps as the threshold moves. Small errors, which are mostly those of a batch, move it less than their
-    share of a large one. ``forward`` of a network reads the threshold and never moves it;
+    share of a large one. In evaluation the threshold is its mean over about the last fifth of the updates, without the
+    jitter of single batches. ``forward`` of a network reads the threshold and never moves it;
     :meth:`update` is called after the optimiser's step with the counts of all ranks. The state is in the checkpoint.
 
     Args:
@@ -42,9 +43,11 @@ class RatioController(nn.Module):
         True
     """
 
-    log_threshold: Tensor
+    last: Tensor
+    average: Tensor
     momentum: Tensor
     total: Tensor
+    updates: Tensor
 
     def __init__(
         self, *, target_ratio: float, start: float = 1.0, proportional: float = 0.3, integral: float = 0.1
@@ -58,12 +61,17 @@ class RatioController(nn.Module):
                 raise ValueError(f"{name}={gain} is negative; allowed: 0 and above")
         self.target_ratio = target_ratio
         self.start, self.proportional, self.integral = start, proportional, integral
-        for name in ("log_threshold", "momentum", "total"):
+        for name in ("last", "average", "momentum", "total", "updates"):
             self.register_buffer(name, torch.tensor(0.0))
-        self.log_threshold.fill_(math.log(start))
+        self.set_threshold(start)
 
     def extra_repr(self) -> str:
         return f"target_ratio={self.target_ratio}"
+
+    @property
+    def log_threshold(self) -> Tensor:
+        """The last one in training, their mean in evaluation."""
+        return self.last if self.training else self.average
 
     @property
     def threshold(self) -> Tensor:
@@ -78,14 +86,17 @@ class RatioController(nn.Module):
         error = torch.where(counted, (codes.float() / allowed - 1).clamp(max=1), 0)
         self.momentum.copy_(0.9 * self.momentum + 0.1 * self.proportional * error)
         self.total.add_(self.integral * (0.25 + error.abs()) * error)
-        self.log_threshold.copy_(math.log(self.start) + self.momentum + self.total)
+        self.last.copy_(math.log(self.start) + self.momentum + self.total)
+        self.updates.add_(1)
+        self.average.lerp_(self.last, 5 / (self.updates + 4))
 
     @torch.no_grad()
     def set_threshold(self, threshold: float) -> None:
         """Put the threshold somewhere; updates go on from there."""
         self.momentum.zero_()
         self.total.fill_(math.log(threshold / self.start))
-        self.log_threshold.fill_(math.log(threshold))
+        for value in (self.last, self.average):
+            value.fill_(math.log(threshold))
 
 
 class GroupThreshold(nn.Module):
@@ -178,7 +189,7 @@ def _bisect(
         kept = sum(float(c.mask.sum()) for c in codes)
         return sum(float(c.tokens.sum()) for c in codes) / max(kept, 1)
 
-    here = float(controller.log_threshold)
+    here = float(controller.average)
     low, high = here - 0.5, here + 0.5
     for _ in range(10):  # a bracket first, twice as wide each time
         width = high - low

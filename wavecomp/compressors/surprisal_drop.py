@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.codes import Chunks, Codes
+from wavecomp.compressors.compressor import gather_rows
 from wavecomp.compressors.counted import CountedCompressor
 
 
@@ -69,7 +70,7 @@ class SurprisalDropCompressor(CountedCompressor):
         mask, index = index < length, index.clamp(max=length - 1)
         loss = torch.where(chunks.mask, surprisal, 0).sum() / chunks.mask.sum().clamp(min=1)
         return chunks.codes(
-            values.gather(-2, index[..., None].expand(*index.shape, values.shape[-1])),
+            gather_rows(values, index),
             mask=mask,
             position=index.float(),
             support=torch.ones_like(index, dtype=torch.float32),

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
-from wavecomp.compressors.compressor import Compressor
-from wavecomp.compressors.detail import DetailChannel
+from wavecomp.compressors.compressor import Compressor, gather_rows, scatter_rows
+from wavecomp.compressors.detail import DetailChannel, check_detail_channel
 from wavecomp.compressors.pruning import Kept, Pruner
 from wavecomp.wavelets import ChunkTransform
 
@@ -18,6 +18,8 @@ class WaveletCompressor(Compressor):
     """Wavelet coefficients of each chunk, pruned, as codes.
 
     Values are normalised per token over dim before the transform, so that no loudness leaks between chunks or rows.
+    :meth:`expand` takes the codes for coefficients, puts zero for those that were pruned, and inverts the transform:
+    for an orthogonal one and codes that nothing was added to, no other values of so many coefficients come closer.
 
     Args:
         transform: splits a chunk into bands.
@@ -59,7 +61,9 @@ class WaveletCompressor(Compressor):
 
     def forward(self, chunks: Chunks) -> Codes:
         values = F.rms_norm(chunks.values, chunks.values.shape[-1:])
-        bands = self.transform(values, None if chunks.dense else chunks.lengths)
+        bands = self.transform(values, None if chunks.dense else chunks.lengths, ragged=chunks.ragged).replace(
+            first=chunks.first
+        )
         if self.band_weight is not None:
             bands = self.band_weight(bands)
         kept = self.pruner(bands)
@@ -73,25 +77,31 @@ class WaveletCompressor(Compressor):
         )
         return codes if self.encoding is None else self.encoding(codes)
 
+    def restore(self, values: Tensor, codes: Codes, chunks: Chunks) -> Tensor:
+        """The inverse transform; coefficients that were pruned are zero."""
+        length = chunks.values.shape[-2]
+        coefficients = len(self.transform.layout(length))
+        index, level, mask = (x.reshape(values.shape[:-1]) for x in (codes.index, codes.level, codes.mask))
+        level = torch.where(mask, level - _level_of_places(chunks), 0)
+        bands = Bands(
+            values=scatter_rows(values, index, coefficients),
+            lengths=chunks.lengths,
+            layout=self.transform.layout_of(scatter_rows(level[..., None], index, coefficients)[..., 0], length),
+            dense=chunks.dense,
+            ragged=chunks.ragged,
+        )
+        return self.transform.inverse(bands)
+
     def _values(self, bands: Bands, kept: Kept) -> Tensor:
-        values = _gather(bands.values, kept.index)
+        values = gather_rows(bands.values, kept.index)
         if kept.weight is not None:
             values = values * kept.weight[..., None].to(values.dtype)
         if self.detail_channel is None:
             return values
         own = torch.zeros_like(bands.mask).scatter(-1, kept.index, kept.mask)
-        return values + _gather(self.detail_channel(bands, own), kept.index)
+        return values + gather_rows(self.detail_channel(bands, own), kept.index)
 
 
-def check_detail_channel(detail_channel: DetailChannel | None, transform: ChunkTransform) -> None:
-    """Raise ``ValueError`` where a detail channel finds no tree, or one of another level."""
-    if detail_channel is not None and not transform.dyadic:
-        raise ValueError(f"detail_channel goes with DWT1d and banks of two branches, not with {transform}")
-    if detail_channel is not None and detail_channel.level != transform.level:
-        raise ValueError(
-            f"detail_channel has level={detail_channel.level}, the transform level={transform.level}; give both one"
-        )
-
-
-def _gather(values: Tensor, index: Tensor) -> Tensor:
-    return values.gather(-2, index[..., None].expand(*index.shape, values.shape[-1]))
+def _level_of_places(chunks: Chunks) -> Tensor:
+    """``(batch, chunks, 1)``: the level that ``Chunks.codes`` adds where places are themselves codes of many tokens."""
+    return chunks.stride.clamp(min=1).log2().round().long()

@@ -5,13 +5,15 @@ Notation used for tensor shapes: ``(batch, heads, length, head_dim)`` for querie
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask
 
+from wavecomp.networks.flex import blocked_attention
 from wavecomp.positions import Rotary, rotary_angles, rotate
 
 
@@ -21,12 +23,12 @@ class Window(NamedTuple):
     Args:
         rotary: angles of the places.
         mask: ``(batch or 1, blocks, block, keys)``; keys are the places of a block and of the one before it, or all
-            of them where there is one block.
+            of them where there is one block. Or a block mask, for FlexAttention.
         log_support: ``(batch, length)``, of the tokens that each place stands for; ``None`` for one each.
     """
 
     rotary: Rotary
-    mask: Tensor
+    mask: Tensor | BlockMask
     log_support: Tensor | None = None
 
 
@@ -36,29 +38,41 @@ class Memory(NamedTuple):
     Args:
         values: ``(batch, slots, dim)``.
         rotary: angles of the codes.
-        mask: ``(batch or 1, length, slots)``.
+        masks: one per block of the reading sequence, in order: ``(batch or 1, rows, slots)``, which of so many first
+            codes each of its places may read. Or a block mask of all places and codes, the sink before them.
         log_support: ``(batch, slots)``, of the tokens that each code stands for; ``None`` for one each.
     """
 
     values: Tensor
     rotary: Rotary
-    mask: Tensor
+    masks: Sequence[Tensor] | BlockMask
     log_support: Tensor | None = None
 
 
+KeysValues = tuple[Tensor, Tensor]
+"""Keys, turned by their angles, and values: ``(batch, heads, length, head_dim)`` each."""
+
+
 def window_mask(
-    length: int, *, window: int | None, end: Tensor | None = None, mask: Tensor | None = None, device: torch.device
+    length: int,
+    *,
+    window: int | None,
+    end: Tensor | None = None,
+    until: Tensor | None = None,
+    mask: Tensor | None = None,
+    device: torch.device,
 ) -> Tensor:
     """Which places attend to which, in blocks of ``window`` places, so that the cost is linear.
 
-    Place i sees place j when ``i - window < j``, ``end[j] <= end[i]``, and j lies in the block of i or the one before
-    it; every place sees itself. A later place of equal ``end`` is thus seen within the block only: a window that is a
-    multiple of the codes per chunk keeps chunks whole.
+    Place i sees place j when ``i - window < j``, ``end[j] <= end[i] <= until[j]``, and j lies in the block of i or the
+    one before it; every place sees itself. A later place of equal ``end`` is thus seen within the block only: a window
+    that is a multiple of the codes per chunk keeps chunks whole.
 
     Args:
         length: places in the sequence.
         window: how far back, in places; ``None`` for the whole sequence.
         end: ``(batch, length)``, the order of existence; that of the places unless given.
+        until: ``(batch, length)``, how long they exist; for ever unless given.
         mask: ``(batch, length)``, places that hold something; all unless given.
 
     Returns:
@@ -75,6 +89,8 @@ def window_mask(
         return (inside & (key <= query) | (key == query))[None]
     at_query, at_key = query.clamp(max=length - 1), key.clamp(0, length - 1)
     allowed = inside & (end[:, at_key] <= end[:, at_query])
+    if until is not None:
+        allowed = allowed & (end[:, at_query] <= until[:, at_key])
     if mask is not None:
         allowed = allowed & mask[:, at_key]
     return allowed | (key == query)
@@ -115,7 +131,7 @@ def support_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    mask: Tensor,
+    mask: Tensor | BlockMask,
     *,
     log_support: Tensor | None,
     scale: Tensor | None,
@@ -127,7 +143,8 @@ def support_attention(
     The bias rides in a channel of queries and keys: no tensor of heads x length x keys is made, the mask stays boolean.
 
     Args:
-        attention: :func:`window_attention` or ``scaled_dot_product_attention``.
+        attention: :func:`window_attention`, :func:`~wavecomp.networks.flex.blocked_attention` or
+            ``scaled_dot_product_attention``.
         mask: as that attention takes it.
         log_support: ``(batch, keys)``.
         scale: ``(heads,)``. Where this or ``log_support`` is ``None`` there is no bias.
@@ -165,10 +182,38 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
         """``x (batch, length, dim)`` to the same shape."""
+        q, keys_values = self._project(x, window.rotary)
+        attention = blocked_attention if isinstance(window.mask, BlockMask) else window_attention
+        return self._read(attention, q, keys_values, window)
+
+    def step(self, x: Tensor, window: Window, past: KeysValues) -> tuple[Tensor, KeysValues]:
+        """Further places of a sequence.
+
+        Args:
+            x: ``(batch, length, dim)``, the further places.
+            window: their angles; mask ``(batch or 1, 1, length, keys)`` and ``log_support (batch, keys)`` over past
+                and further places.
+            past: keys and values of the places before.
+
+        Returns:
+            ``(batch, length, dim)``, and keys and values of past and further places.
+        """
+        q, further = self._project(x, window.rotary)
+        keys_values = torch.cat([past[0], further[0]], dim=2), torch.cat([past[1], further[1]], dim=2)
+        return self._read(F.scaled_dot_product_attention, q, keys_values, window), keys_values
+
+    def no_past(self, x: Tensor) -> KeysValues:
+        """What :meth:`step` takes before the first place."""
+        empty = x.new_zeros(x.shape[0], self.heads, 0, x.shape[-1] // self.heads)
+        return empty, empty
+
+    def _project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, KeysValues]:
         q, k, v = split_heads(self.qkv(x), 3 * self.heads).chunk(3, dim=1)
-        q, k = rotate(q, window.rotary), rotate(k, window.rotary)
+        return rotate(q, rotary), (rotate(k, rotary), v)
+
+    def _read(self, attention: Callable[..., Tensor], q: Tensor, keys_values: KeysValues, window: Window) -> Tensor:
         read = support_attention(
-            window_attention, q, k, v, window.mask, log_support=window.log_support, scale=self.support_scale
+            attention, q, *keys_values, window.mask, log_support=window.log_support, scale=self.support_scale
         )
         return self.out(join_heads(read))
 
@@ -190,21 +235,61 @@ class MemoryAttention(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim, bias=False)
         self.sink = nn.Parameter(torch.zeros(2, heads, 1, dim // heads))
+        self.turned = dim // heads // 2
         self.support_scale = nn.Parameter(torch.zeros(heads)) if support_bias else None
 
     def forward(self, x: Tensor, memory: Memory, rotary: Rotary) -> Tensor:
         """``x (batch, length, dim)`` to the same shape; ``rotary`` are the angles of its places."""
+        return self.read(x, rotary, self.keys_values(memory.values, memory.rotary), memory.masks, memory.log_support)
+
+    def keys_values(self, values: Tensor, rotary: Rotary) -> KeysValues:
+        """Keys and values of codes ``(batch, slots, dim)``."""
+        k, v = split_heads(self.kv(values), 2 * self.heads).chunk(2, dim=1)
+        return rotate(k, rotary), v
+
+    def read(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        keys_values: KeysValues,
+        masks: Sequence[Tensor] | BlockMask,
+        log_support: Tensor | None,
+    ) -> Tensor:
+        """Read codes of which keys and values are made already; see :class:`Memory`."""
         q = rotate(split_heads(self.q(x), self.heads), rotary)
-        k, v = split_heads(self.kv(memory.values), 2 * self.heads).chunk(2, dim=1)
-        k = rotate(k, memory.rotary)
-        sink_k, sink_v = self.sink.to(k.dtype).unsqueeze(1).expand(-1, len(k), -1, -1, -1)
-        mask = F.pad(memory.mask[:, None], (1, 0), value=True)
-        k, v = torch.cat([sink_k, k], dim=2), torch.cat([sink_v, v], dim=2)
-        log_support = None if memory.log_support is None else F.pad(memory.log_support, (1, 0))
-        read = support_attention(
-            F.scaled_dot_product_attention, q, k, v, mask, log_support=log_support, scale=self.support_scale
+        k, v = self._with_sink(keys_values, q)
+        bias = {"log_support": None if log_support is None else F.pad(log_support, (1, 0)), "scale": self.support_scale}
+        if isinstance(masks, BlockMask):
+            return self.out(join_heads(support_attention(blocked_attention, q, k, v, masks, **bias)))
+        return self.out(join_heads(_prefix_attention(q, k, v, masks, **bias)))
+
+    def _with_sink(self, keys_values: KeysValues, q: Tensor) -> KeysValues:
+        sink_k, sink_v = self.sink.to(q.dtype).unsqueeze(1).expand(-1, len(q), -1, -1, -1)
+        # the sink has no place: its key is compared by content alone
+        sink_k = F.pad(sink_k[..., self.turned :], (self.turned, 0))
+        k, v = (torch.cat([sink, codes], dim=2) for sink, codes in zip((sink_k, sink_v), keys_values))
+        return k, v
+
+
+def _prefix_attention(
+    q: Tensor, k: Tensor, v: Tensor, masks: Sequence[Tensor], *, log_support: Tensor | None, scale: Tensor | None
+) -> Tensor:
+    """Attention of each block of places to the sink and so many first codes; masks as in :class:`Memory`."""
+    out = []
+    for rows, mask in zip(q.split([mask.shape[1] for mask in masks], dim=2), masks):
+        keys = mask.shape[2] + 1
+        out.append(
+            support_attention(
+                F.scaled_dot_product_attention,
+                rows,
+                k[:, :, :keys],
+                v[:, :, :keys],
+                F.pad(mask[:, None], (1, 0), value=True),
+                log_support=None if log_support is None else log_support[:, :keys],
+                scale=scale,
+            )
         )
-        return self.out(join_heads(read))
+    return torch.cat(out, dim=2)
 
 
 def check_heads(dim: int, heads: int) -> int:

@@ -1,12 +1,14 @@
-"""The Chunk-Network: encode each chunk, compress it."""
+"""The Chunk-Network: encode each chunk, compress it; and the way back."""
 
 from __future__ import annotations
 
 import inspect
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from wavecomp.codes import Codes
+from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors import Compressor
 
 
@@ -14,7 +16,7 @@ class ChunkNetwork(nn.Module):
     """Cuts codes into chunks, encodes each by itself and compresses it: Codes to fewer Codes.
 
     Args:
-        chunk_length: codes per chunk.
+        chunk_length: codes per chunk; slots, where some are empty.
         encoder: any module from ``(rows, chunk_length, dim)`` to the same shape, or ``None``. Each row is one chunk,
             zero behind its length. An encoder whose ``forward`` takes ``lengths`` (``(rows,)``) is given them, or
             ``None`` where every chunk is complete; any other sees the zeros.
@@ -26,37 +28,92 @@ class ChunkNetwork(nn.Module):
     Example:
         >>> compressor = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(4))
         >>> network = ChunkNetwork(chunk_length=16, encoder=torch.nn.Linear(8, 8), compressor=compressor)
-        >>> network(wc.Codes.from_tokens(torch.randn(2, 40, 8))).mask.sum(-1)
+        >>> tokens = wc.Codes.from_tokens(torch.randn(2, 40, 8))
+        >>> codes = network(tokens)
+        >>> codes.mask.sum(-1)
         tensor([10, 10])
+        >>> network.expand(codes, tokens).values.shape
+        torch.Size([2, 40, 8])
     """
 
     def __init__(self, *, chunk_length: int, encoder: nn.Module | None = None, compressor: Compressor) -> None:
         super().__init__()
-        if chunk_length < 1:
-            raise ValueError(f"chunk_length={chunk_length} is too small; allowed: 1 and above")
+        check_chunk_length(chunk_length)
         compressor.capacity(chunk_length)
         self.chunk_length = chunk_length
         self.encoder = encoder
         self.compressor = compressor
-        self.encoder_takes_lengths = encoder is not None and "lengths" in inspect.signature(encoder.forward).parameters
+        self.encoder_takes_lengths = encoder is not None and takes_lengths(encoder)
 
     @property
     def causal(self) -> bool:
         """Whether the codes of a chunk depend on that chunk alone."""
         return self.compressor.causal
 
+    @property
+    def capacity(self) -> int:
+        """Slots that each chunk becomes."""
+        return self.compressor.capacity(self.chunk_length)
+
     def forward(self, codes: Codes) -> Codes:
         """``Codes`` to fewer ``Codes``."""
         chunks = codes.cut(self.chunk_length)
         if self.encoder is None:
             return self.compressor(chunks)
-        rows = chunks.values.flatten(0, 1)
-        if self.encoder_takes_lengths:
-            encoded = self.encoder(rows, lengths=None if chunks.dense else chunks.lengths.flatten())
-        else:
-            encoded = self.encoder(rows)
-        if encoded.shape != rows.shape:
-            name = type(self.encoder).__name__
-            raise ValueError(f"encoder {name} returned shape {tuple(encoded.shape)}, expected {tuple(rows.shape)}")
-        encoded = encoded.view_as(chunks.values)
-        return self.compressor(chunks.replace(values=encoded * chunks.mask[..., None]))
+        return self.compressor(read_chunks(chunks, self.encoder, self.encoder_takes_lengths, name="encoder"))
+
+    def expand(self, codes: Codes, before: Codes) -> Codes:
+        """The way back, by :meth:`Compressor.expand`; the encoder is not undone.
+
+        Args:
+            codes: those of :meth:`forward`, or what a network made of their values, in the same slots.
+            before: what :meth:`forward` was given; only which slots hold a code and where these lie is read.
+
+        Returns:
+            ``before`` with the values that its slots get from the codes.
+        """
+        back = self.compressor.expand(codes, before.cut(self.chunk_length))
+        return before.replace(values=_in_slots(back, before))
+
+
+def _in_slots(values: Tensor, codes: Codes) -> Tensor:
+    """Values of chunks ``(batch, chunks, chunk_length, dim)`` in the slots that :meth:`Codes.cut` takes them from."""
+    slots = codes.mask.shape[1]
+    if not codes.dense:
+        mask = F.pad(codes.mask, (0, values.shape[1] * values.shape[2] - slots)).view(values.shape[:-1])
+        place = (mask.cumsum(-1) - 1).clamp(min=0)[..., None]
+        values = torch.where(mask[..., None], values.gather(-2, place.expand_as(values)), 0)
+    return values.flatten(1, 2)[:, :slots]
+
+
+def read_chunks(chunks: Chunks, network: nn.Module, lengths: bool, *, name: str) -> Chunks:
+    """Each chunk through a module by itself.
+
+    Args:
+        network: from ``(rows, chunk_length, dim)`` to the same shape.
+        lengths: whether it takes them, see :func:`takes_lengths`.
+        name: of the argument that the module came as, for the error.
+
+    Raises:
+        ValueError: an output of another shape, naming both.
+    """
+    rows = chunks.values.flatten(0, 1)
+    if lengths:
+        out = network(rows, lengths=None if chunks.dense else chunks.lengths.flatten())
+    else:
+        out = network(rows)
+    if out.shape != rows.shape:
+        kind = type(network).__name__
+        raise ValueError(f"{name} {kind} returned shape {tuple(out.shape)}, expected {tuple(rows.shape)}")
+    return chunks.replace(values=out.view_as(chunks.values) * chunks.mask[..., None])
+
+
+def takes_lengths(network: nn.Module) -> bool:
+    """Whether the ``forward`` of a module has an argument ``lengths``."""
+    return "lengths" in inspect.signature(network.forward).parameters
+
+
+def check_chunk_length(chunk_length: int) -> None:
+    """Raise ``ValueError`` for a chunk length below 1."""
+    if chunk_length < 1:
+        raise ValueError(f"chunk_length={chunk_length} is too small; allowed: 1 and above")

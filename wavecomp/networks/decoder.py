@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
-from wavecomp.networks.attention import Memory, Window, head_angles, log_of_support, window_mask
-from wavecomp.networks.transformer import ShortConvolution, TransformerBlock
+from wavecomp.networks.attention import KeysValues, Memory, Window, head_angles, log_of_support, window_mask
+from wavecomp.networks.flex import Backend, BlockMask, check_backend, memory_blocks, window_blocks
+from wavecomp.networks.transformer import ShortConvolution, TransformerBlock, run_blocks
+from wavecomp.positions import Rotary
+
+
+class DecoderState(NamedTuple):
+    """What a decoder that reads step by step remembers.
+
+    Args:
+        place: the next place to be read.
+        recent: ``(batch, places, dim)``, the last places as the convolution sees them.
+        layers: keys and values of the last places in each block.
+    """
+
+    place: int
+    recent: Tensor
+    layers: tuple[KeysValues, ...]
+
+
+class ReadCodes(Protocol):
+    """Attends to codes, whoever keeps them."""
+
+    def __call__(self, layer: int, x: Tensor, place: Tensor, rotary: Rotary) -> Tensor:
+        """What the codes add in block ``layer`` to ``x (batch, length, dim)`` at the places ``(length,)``."""
 
 
 class LocalDecoder(nn.Module):
@@ -29,9 +53,12 @@ class LocalDecoder(nn.Module):
             chunk length, or ``None`` to leave it out.
         support_bias: whether each head learns how far a code counts as the tokens it stands for: ``scale *
             log(support)`` is added to its scores, with scales that start at 0.
+        backend: ``"sdpa"``, or ``"flex"`` for FlexAttention, which skips what no token reads: for long sequences on a
+            GPU. Steps use the first.
+        checkpoint: compute each block again for its gradients rather than remember what it computed.
 
     Raises:
-        ValueError: a window below 1, or memory layers that do not exist.
+        ValueError: a window below 1, memory layers that do not exist, or an unknown backend.
     """
 
     def __init__(
@@ -45,6 +72,8 @@ class LocalDecoder(nn.Module):
         convolution: int = 4,
         period: int | None = None,
         support_bias: bool = False,
+        backend: Backend = "sdpa",
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
         if window < 1:
@@ -65,34 +94,111 @@ class LocalDecoder(nn.Module):
         self.window = window
         self.dim, self.heads = dim, heads
         self.support_bias = support_bias
+        self.backend = check_backend(backend)
+        self.checkpoint = checkpoint
 
-    def forward(self, embeddings: Tensor, codes: Codes) -> Tensor:
+    @property
+    def reach(self) -> int:
+        """How many tokens before a place its state may have read without codes."""
+        return 1 + self.before + len(self.blocks) * (self.window - 1)
+
+    @property
+    def before(self) -> int:
+        """How many places before its own the convolution mixes in."""
+        return self.convolution.before if isinstance(self.convolution, ShortConvolution) else 0
+
+    def forward(self, embeddings: Tensor, codes: Codes, *, start: int = 0) -> Tensor:
         """Read the tokens and what is visible of the codes.
 
         Args:
             embeddings: ``(batch, length, dim)`` of the tokens themselves.
             codes: visible by the rule of ``end``.
+            start: the place of the first token given. Where it is not 0, states are those of the whole sequence from
+                ``reach`` places behind it on.
 
         Returns:
             ``(batch, length, dim)``; place t has read the tokens before t.
         """
         batch, length, _ = embeddings.shape
-        place = torch.arange(length, device=embeddings.device)
-        start = self.start.to(embeddings.dtype).expand(batch, 1, -1)
-        x = torch.cat([start, embeddings[:, :-1]], dim=1)
+        place = start + torch.arange(length, device=embeddings.device)
+        first = self.start.to(embeddings.dtype).expand(batch, 1, -1)
+        x = torch.cat([first, embeddings[:, :-1]], dim=1)
         if self.place is not None:
             x = x + self.place(place % self.place.num_embeddings)
         x = self.convolution(x)
+        make = window_blocks if self.backend == "flex" else window_mask
         window = Window(
             rotary=head_angles(place, self.dim, self.heads),
-            mask=window_mask(length, window=self.window, device=embeddings.device),
+            mask=make(length, window=self.window, device=embeddings.device),
         )
         memory = Memory(
             values=codes.values,
             rotary=head_angles(codes.position, self.dim, self.heads),
-            mask=codes.visible(place),
+            masks=self._memory_masks(codes, start, length),
             log_support=log_of_support(codes.support) if self.support_bias else None,
         )
-        for block in self.blocks:
-            x = block(x, window, memory)
-        return self.norm(x)
+        return self.norm(run_blocks(self.blocks, x, window, memory, checkpoint=self.checkpoint))
+
+    def step(
+        self, embeddings: Tensor, read: ReadCodes, state: DecoderState | None = None, *, start: int = 0
+    ) -> tuple[Tensor, DecoderState]:
+        """Read on: the states of the places behind some further tokens, the same as ``forward`` on the whole gives.
+
+        Args:
+            embeddings: ``(batch, length, dim)`` of the further tokens.
+            read: attends to the codes that all these places see.
+            state: as returned by the step before; ``None`` at the beginning, where place ``start`` is read as well.
+            start: the place of the first token at the beginning; as in ``forward``.
+
+        Returns:
+            ``(batch, length, dim)``, at the beginning ``length + 1``; and the state.
+        """
+        if state is None:
+            first = self.start.to(embeddings.dtype).expand(len(embeddings), 1, -1)
+            state = self._no_past(embeddings, start)
+            embeddings = torch.cat([first, embeddings], dim=1)
+        place = state.place + torch.arange(embeddings.shape[1], device=embeddings.device)
+        x = embeddings if self.place is None else embeddings + self.place(place % self.place.num_embeddings)
+        recent = torch.cat([state.recent, x], dim=1)
+        x = self.convolution(recent)[:, self.before :]
+        known = state.layers[0][0].shape[2] if state.layers else 0
+        rotary = head_angles(place, self.dim, self.heads)
+        window = Window(rotary=rotary, mask=self._step_mask(place, known))
+        layers = []
+        blocks: list[Any] = list(self.blocks)
+        for layer, (block, past) in enumerate(zip(blocks, state.layers)):
+            x, (k, v) = block.step(x, window, past, lambda x, layer=layer: read(layer, x, place, rotary))
+            drop = max(0, k.shape[2] - self.window + 1)
+            layers.append((k[:, :, drop:], v[:, :, drop:]))
+        recent = recent[:, recent.shape[1] - self.before :]
+        return self.norm(x), DecoderState(state.place + len(place), recent, tuple(layers))
+
+    def _memory_masks(self, codes: Codes, start: int, length: int) -> list[Tensor] | BlockMask:
+        if self.backend == "sdpa":
+            return memory_masks(codes, start, length)
+        place = start + torch.arange(length, device=codes.values.device)
+        return memory_blocks(place, end=codes.end, until=codes.until, mask=codes.mask)
+
+    def _no_past(self, embeddings: Tensor, start: int) -> DecoderState:
+        blocks: list[Any] = list(self.blocks)
+        nothing = tuple(block.attention.no_past(embeddings) for block in blocks)
+        return DecoderState(start, embeddings.new_zeros(len(embeddings), self.before, self.dim), nothing)
+
+    def _step_mask(self, place: Tensor, known: int) -> Tensor:
+        """``(1, 1, length, known + length)``: the raw window of some places, with ``known`` ones before them."""
+        key = torch.arange(known + len(place), device=place.device)
+        query = key[known:, None]
+        return ((key <= query) & (query - key < self.window))[None, None]
+
+
+def memory_masks(codes: Codes, start: int, length: int, *, rows: int = 1024) -> list[Tensor]:
+    """Which codes the places from ``start`` on may read, in blocks of ``rows``.
+
+    What a block may read is a prefix of the codes, so half of what a mask of all places and slots would hold.
+    """
+    masks = []
+    for first in range(start, start + length, rows):
+        last = min(first + rows, start + length) - 1
+        place = torch.arange(first, last + 1, device=codes.values.device)
+        masks.append(codes.visible(place, codes.slots_before(last)))
+    return masks or [codes.visible(torch.arange(0, device=codes.values.device))]

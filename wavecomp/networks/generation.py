@@ -1,54 +1,212 @@
-"""Generation, token by token."""
+"""Generation, token by token: what was read once is not read again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wavecomp.networks.decoder import DecoderState, LocalDecoder
+from wavecomp.networks.memory import CodeMemory
+from wavecomp.networks.streaming import StreamingEncoder
+from wavecomp.records import check_lengths
 
 
-def generate(
-    model: Callable[[Tensor], Tensor],
-    prompt: Tensor,
-    *,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-) -> Tensor:
-    """Continue a prompt by sampling.
+class Reader(Protocol):
+    """Reads a text on, and says what comes next."""
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Further tokens ``(batch, length)``, maybe none at first, to logits of the next, ``(batch, vocabulary)``."""
+
+
+class StepReader:
+    """Reads each token once: the decoder keeps its raw window, chunks become codes as they end.
+
+    Of a prompt the decoder reads the last ``reach`` tokens only; what lies before is there as codes.
+
+    Args:
+        model: as :func:`reader` takes it, with a :class:`LocalDecoder` and a Reduce-Network that has ``step``.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.encoder = StreamingEncoder(model)
+        self.chunk_length: int = model.body.chunk_length
+        self.count = 0
+        self.waiting: Tensor | None = None
+        self.state: DecoderState | None = None
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """See :class:`Reader`."""
+        decoder: LocalDecoder = self.model.decoder
+        known, last = self.count, self.count + tokens.shape[1]
+        if self.state is None:
+            self.memory = CodeMemory(decoder, len(tokens))
+            place = max(last - decoder.reach, 0)
+        else:
+            place = self.state.place
+        self.count = last
+        self.waiting = tokens if self.waiting is None else torch.cat([self.waiting, tokens], dim=1)
+        while place <= last:
+            # places up to the next edge see the same codes
+            edge = place // self.chunk_length * self.chunk_length
+            self._encode(edge)
+            behind = min(edge + self.chunk_length, last + 1)
+            first = place if self.state is None else place - 1
+            embedded = self.model.embedding(tokens[:, first - known : behind - 1 - known])
+            states, self.state = decoder.step(embedded, self.memory.read, self.state, start=place)
+            place = behind
+        return self.model.head(states[:, -1:])[:, 0]
+
+    def _encode(self, edge: int) -> None:
+        """Make the codes of what lies before an edge."""
+        count = edge - self.encoder.tokens
+        if count and self.waiting is not None:
+            codes = self.encoder.feed(self.waiting[:, :count])
+            self.waiting = self.waiting[:, count:].clone()
+            self.memory.update(codes, edge, self.chunk_length)
+
+
+class WholeReader:
+    """Reads everything again for each token: the slow truth, and the way for parts that have no ``step``.
 
     Args:
         model: tokens ``(batch, length)`` to logits whose place t predicts token t from the tokens before it.
-        prompt: ``(batch, length)`` int64; may be empty.
-        max_new_tokens: how many tokens to add.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.tokens: Tensor | None = None
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """See :class:`Reader`."""
+        self.tokens = tokens if self.tokens is None else torch.cat([self.tokens, tokens], dim=1)
+        # the token to be predicted has a place of its own, whatever stands there
+        return self.model(F.pad(self.tokens, (0, 1)))[:, -1]
+
+
+def reader(model: nn.Module) -> Reader:
+    """How this model is read token by token: in steps, if its parts can."""
+    reduce_network = getattr(model.body, "reduce_network", None)
+    if isinstance(model.decoder, LocalDecoder) and hasattr(reduce_network, "step"):
+        return StepReader(model)
+    return WholeReader(model)
+
+
+class Sampler:
+    """Draws tokens from logits ``(batch, vocabulary)``.
+
+    Args:
         temperature: divides the logits; 0 takes the likeliest token.
         top_k: sample among this many likeliest tokens; all unless given.
-
-    Returns:
-        ``(batch, length + max_new_tokens)``, prompt included.
+        top_p: then among the likeliest that together have this probability; all unless given.
+        generator: of the random numbers; torch's own unless given.
 
     Raises:
-        ValueError: a negative count or temperature, a top_k below 1.
+        ValueError: a negative temperature, a top_k below 1, a top_p that is not above 0 and up to 1.
     """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if temperature < 0:
+            raise ValueError(f"temperature={temperature} is negative; allowed: 0 (the likeliest token) and above")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k={top_k} is too small; allowed: 1 and above, or None")
+        if top_p is not None and not 0 < top_p <= 1:
+            raise ValueError(f"top_p={top_p} is out of range; allowed: above 0 and up to 1, or None")
+        self.temperature = temperature
+        self.top_k = top_k
+        self.top_p = top_p
+        self.generator = generator
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """``(batch,)``."""
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        logits = logits.float() / self.temperature
+        if self.top_k is not None:
+            least = logits.topk(min(self.top_k, logits.shape[-1])).values[:, -1:]
+            logits = logits.masked_fill(logits < least, -torch.inf)
+        chances = logits.softmax(-1)
+        if self.top_p is not None:
+            chances = nucleus(chances, self.top_p)
+        return torch.multinomial(chances, 1, generator=self.generator)[:, 0]
+
+
+def nucleus(chances: Tensor, share: float) -> Tensor:
+    """The fewest likeliest of ``chances (batch, vocabulary)`` that together reach a share; 0 for the rest.
+
+    Example:
+        >>> nucleus(torch.tensor([[0.2, 0.5, 0.3]]), 0.6)
+        tensor([[0.0000, 0.5000, 0.3000]])
+    """
+    ordered, order = chances.sort(dim=-1, descending=True)
+    before = ordered.cumsum(-1) - ordered
+    return torch.zeros_like(chances).scatter(-1, order, torch.where(before < share, ordered, 0))
+
+
+def generate(
+    model: nn.Module, prompt: Tensor, lengths: Tensor | None, *, max_new_tokens: int, sampler: Sampler
+) -> Tensor:
+    """See :meth:`wavecomp.ChunkReduceLM.generate`."""
+    steps = list(stream(model, prompt, lengths, max_new_tokens=max_new_tokens, sampler=sampler))
+    new = torch.stack(steps, dim=1) if steps else prompt[:, :0]
+    if lengths is None:
+        return torch.cat([prompt, new], dim=1)
+    place = torch.arange(prompt.shape[1], device=prompt.device)
+    whole = F.pad(torch.where(place < lengths[:, None], prompt, 0), (0, max_new_tokens))
+    return whole.scatter(1, lengths[:, None] + torch.arange(max_new_tokens, device=prompt.device), new)
+
+
+def stream(
+    model: nn.Module, prompt: Tensor, lengths: Tensor | None, *, max_new_tokens: int, sampler: Sampler
+) -> Iterator[Tensor]:
+    """See :meth:`wavecomp.ChunkReduceLM.stream`. Bad arguments raise here, not at the first token."""
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens={max_new_tokens} is negative; allowed: 0 and above")
-    if temperature < 0:
-        raise ValueError(f"temperature={temperature} is negative; allowed: 0 (the likeliest token) and above")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k={top_k} is too small; allowed: 1 and above, or None")
-    tokens = prompt
-    for _ in range(max_new_tokens):
-        # the token to be predicted has a place of its own, whatever stands there
-        logits = model(torch.nn.functional.pad(tokens, (0, 1)))[:, -1]
-        tokens = torch.cat([tokens, _sample(logits, temperature, top_k)], dim=1)
-    return tokens
+    if prompt.ndim != 2:
+        raise ValueError(f"prompt has shape {tuple(prompt.shape)}, expected (batch, length)")
+    if lengths is not None:
+        check_lengths("generate", lengths, tuple(prompt.shape[:1]), prompt.shape[1])
+    return _stream(model, rows_of_one_length(prompt, lengths), max_new_tokens, sampler)
 
 
-def _sample(logits: Tensor, temperature: float, top_k: int | None) -> Tensor:
-    if temperature == 0:
-        return logits.argmax(-1, keepdim=True)
-    if top_k is not None:
-        least = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
-    return torch.multinomial((logits / temperature).softmax(-1), 1)
+@torch.no_grad()
+def _stream(
+    model: nn.Module, groups: Sequence[tuple[Tensor, Tensor]], count: int, sampler: Sampler
+) -> Iterator[Tensor]:
+    """Tokens of all rows, in the order that these have in the prompt."""
+    readers = [reader(model) for _ in groups]
+    places = torch.cat([rows for rows, _ in groups]).argsort()
+    further = [text for _, text in groups]
+    for _ in range(count):
+        logits = torch.cat([one.read(text) for one, text in zip(readers, further)])[places]
+        tokens = sampler(logits)
+        yield tokens
+        further = [tokens[rows][:, None] for rows, _ in groups]
+
+
+def rows_of_one_length(tokens: Tensor, lengths: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+    """Ragged rows in groups: which rows each is of, ``(rows,)``, and their tokens, ``(rows, length)``.
+
+    Example:
+        >>> rows_of_one_length(torch.arange(6).view(3, 2), torch.tensor([2, 1, 2]))
+        [(tensor([0, 2]), tensor([[0, 1],
+                [4, 5]])), (tensor([1]), tensor([[2]]))]
+    """
+    if lengths is None:
+        return [(torch.arange(len(tokens), device=tokens.device), tokens)]
+    groups: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        groups.setdefault(int(length), []).append(row)
+    indices = {length: torch.tensor(rows, device=tokens.device) for length, rows in groups.items()}
+    return [(rows, tokens[rows, :length]) for length, rows in indices.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from wavecomp.codes import Codes
 from wavecomp.networks.chunk_reduce import ChunkReduce
-from wavecomp.networks.generation import generate
+from wavecomp.networks.generation import Sampler, generate, stream
 from wavecomp.records import check_lengths
 
 
@@ -42,7 +43,12 @@ class ChunkReduceLM(nn.Module):
         self.head = head
 
     def forward(
-        self, tokens: Tensor, lengths: Tensor | None = None, *, codes: Codes | Literal["hidden"] | None = None
+        self,
+        tokens: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        codes: Codes | Literal["hidden"] | None = None,
+        start: int = 0,
     ) -> Tensor:
         """Next-token logits.
 
@@ -51,6 +57,8 @@ class ChunkReduceLM(nn.Module):
             lengths: ``(batch,)``, tokens in each row; all unless given. What lies behind them is not read.
             codes: the past as codes, if :meth:`context` or :meth:`encode` made them already; ``"hidden"`` to
                 predict without.
+            start: the place of the first token given. Where it is not 0 the codes must be given, and logits are those
+                of the whole sequence from ``decoder.reach`` places behind it on.
 
         Returns:
             ``(batch, length, vocabulary)``; behind a row's length they have no meaning.
@@ -60,10 +68,14 @@ class ChunkReduceLM(nn.Module):
         """
         if isinstance(codes, str) and codes != "hidden":
             raise ValueError(f"codes={codes!r} is unknown; allowed: Codes, 'hidden' or None")
-        if codes is None or isinstance(codes, str):
-            past = self.context(tokens, lengths)
-            codes = past if codes is None else past.hidden()
-        return self.head(self.decoder(self._embed(tokens, lengths), codes))
+        if start and codes is None:
+            raise ValueError(f"start={start} skips tokens that codes are made of; give codes")
+        embedded = self._embed(tokens, lengths)
+        if codes is None:
+            codes = self.context(tokens, lengths)
+        elif isinstance(codes, str):
+            codes = Codes.from_tokens(embedded[:, :0])
+        return self.head(self.decoder(embedded, codes, **({"start": start} if start else {})))
 
     def encode(self, tokens: Tensor, lengths: Tensor | None = None) -> Codes:
         """The codes of all tokens, those of a short last chunk included (which no prediction sees)."""
@@ -77,12 +89,52 @@ class ChunkReduceLM(nn.Module):
             lengths = lengths.clamp(max=length)
         return self.encode(tokens[:, :length], lengths)
 
-    @torch.no_grad()
     def generate(
-        self, prompt: Tensor, *, max_new_tokens: int, temperature: float = 1.0, top_k: int | None = None
+        self,
+        prompt: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Continue a prompt; see :func:`wavecomp.networks.generation.generate`."""
-        return generate(self, prompt, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k)
+        """Continue a prompt by sampling. What was read once is not read again. Put the model into eval mode.
+
+        Args:
+            prompt: ``(batch, length)`` int64; may be empty.
+            lengths: ``(batch,)``, tokens in each row; all unless given.
+            max_new_tokens: how many tokens to add.
+            temperature: divides the logits; 0 takes the likeliest token.
+            top_k: sample among this many likeliest tokens; all unless given.
+            top_p: then among the likeliest that together have this probability; all unless given.
+            generator: of the random numbers; torch's own unless given.
+
+        Returns:
+            ``(batch, length + max_new_tokens)``, prompt included; new tokens follow each row's own prompt, then zeros.
+
+        Raises:
+            ValueError: a negative count or temperature, a top_k below 1, a top_p that is not above 0 and up to 1, or
+                shapes that do not fit.
+        """
+        sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+        return generate(self, prompt, lengths, max_new_tokens=max_new_tokens, sampler=sampler)
+
+    def stream(
+        self,
+        prompt: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Tensor]:
+        """The new tokens of :meth:`generate` one by one as they come, ``(batch,)`` each."""
+        sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+        return stream(self, prompt, lengths, max_new_tokens=max_new_tokens, sampler=sampler)
 
     def _embed(self, tokens: Tensor, lengths: Tensor | None) -> Tensor:
         self._check_shapes(tokens, lengths)

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
+import torch
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
-from wavecomp.networks.attention import Window, head_angles, log_of_support, window_mask
-from wavecomp.networks.transformer import TransformerBlock
+from wavecomp.networks.attention import KeysValues, Window, head_angles, log_of_support, window_mask
+from wavecomp.networks.flex import Backend, BlockMask, check_backend, window_blocks
+from wavecomp.networks.transformer import TransformerBlock, run_blocks
+
+
+class ReduceState(NamedTuple):
+    """What a Reduce-Network remembers of the codes that it has read.
+
+    Args:
+        first: the slot, counted from the beginning, of the first code that is remembered.
+        codes: ``end``, ``until``, mask and logarithm of support of the codes that are: ``(batch, slots)`` each.
+        layers: keys and values of each block.
+    """
+
+    first: int
+    codes: tuple[Tensor, ...]
+    layers: tuple[KeysValues, ...]
 
 
 class ReduceNetwork(nn.Module):
@@ -21,9 +39,12 @@ class ReduceNetwork(nn.Module):
         input_pooling: a module from Codes to fewer Codes that comes first, or ``None``.
         support_bias: whether each head learns how far a code counts as the tokens it stands for: ``scale *
             log(support)`` is added to its scores, with scales that start at 0.
+        backend: ``"sdpa"``, or ``"flex"`` for FlexAttention, which skips what no code reads: for long sequences of
+            codes on a GPU. Steps use the first.
+        checkpoint: compute each block again for its gradients rather than remember what it computed.
 
     Raises:
-        ValueError: a window below 1, or one that goes with codes that are not causal.
+        ValueError: a window below 1, or one that goes with codes that are not causal, or an unknown backend.
 
     Example:
         >>> codes = wc.Codes.from_tokens(torch.randn(2, 10, 8))
@@ -41,6 +62,8 @@ class ReduceNetwork(nn.Module):
         causal: bool = True,
         input_pooling: nn.Module | None = None,
         support_bias: bool = False,
+        backend: Backend = "sdpa",
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
         if window is not None and window < 1:
@@ -56,6 +79,8 @@ class ReduceNetwork(nn.Module):
         self.ordered = causal
         self.dim, self.heads = dim, heads
         self.support_bias = support_bias
+        self.backend = check_backend(backend)
+        self.checkpoint = checkpoint
 
     @property
     def causal(self) -> bool:
@@ -73,11 +98,70 @@ class ReduceNetwork(nn.Module):
                 mask=self._mask(codes),
                 log_support=log_of_support(codes.support) if self.support_bias else None,
             )
-            for block in self.blocks:
-                x = block(x, window)
+            x = run_blocks(self.blocks, x, window, checkpoint=self.checkpoint)
         return codes.replace(values=self.norm(x) * codes.mask[..., None])
 
-    def _mask(self, codes: Codes) -> Tensor:
+    def step(self, codes: Codes, state: ReduceState | None = None) -> tuple[Codes, ReduceState]:
+        """Further codes of a sequence: the same as ``forward`` on the whole, cut where ``end`` grows.
+
+        Args:
+            codes: all codes of one or several ``end``, in the slots and order that they have in the whole.
+            state: as returned by the step before; ``None`` at the beginning.
+
+        Raises:
+            ValueError: a network that is not causal, or slots that do not fill the chunks of ``input_pooling``.
+        """
+        if not self.causal:
+            raise ValueError("causal=False reads the whole sequence; step is for causal networks")
+        codes = self._pooled_whole(codes)
+        further = (codes.end, codes.until, codes.mask, log_of_support(codes.support))
+        blocks: list[Any] = list(self.blocks)
+        if state is None:
+            nothing = tuple(block.attention.no_past(codes.values) for block in blocks)
+            state = ReduceState(0, tuple(x[:, :0] for x in further), nothing)
+        known = tuple(torch.cat(pair, dim=1) for pair in zip(state.codes, further))
+        window = Window(
+            rotary=head_angles(codes.position, self.dim, self.heads),
+            mask=self._step_mask(codes, state.first, *known[:3]),
+            log_support=known[3] if self.support_bias else None,
+        )
+        x, layers = codes.values, []
+        for block, past in zip(blocks, state.layers):
+            x, past = block.step(x, window, past)
+            layers.append(past)
+        codes = codes.replace(values=self.norm(x) * codes.mask[..., None])
+        # what no further code can read is forgotten
+        drop = 0 if self.window is None else max(0, known[0].shape[1] - self.window + 1)
+        return codes, ReduceState(
+            first=state.first + drop,
+            codes=tuple(x[:, drop:] for x in known),
+            layers=tuple((k[:, :, drop:], v[:, :, drop:]) for k, v in layers),
+        )
+
+    def _pooled_whole(self, codes: Codes) -> Codes:
+        if self.input_pooling is None:
+            return codes
+        length: Any = self.input_pooling.chunk_length
+        if codes.values.shape[1] % length:
+            raise ValueError(
+                f"a step brings {codes.values.shape[1]} slots, input_pooling has chunk_length={length}; "
+                "allowed: whole multiples"
+            )
+        return self.input_pooling(codes)
+
+    def _step_mask(self, codes: Codes, first: int, end: Tensor, until: Tensor, mask: Tensor) -> Tensor:
+        """``(batch, 1, slots, known slots)``: the rule of :func:`window_mask` for the last slots."""
+        count = end.shape[1]
+        key = first + torch.arange(count, device=end.device)
+        query = key[count - codes.end.shape[1] :, None]
+        own = codes.end[..., None]
+        allowed = mask[:, None] & (end[:, None] <= own) & (own <= until[:, None])
+        if self.window is not None:
+            allowed = allowed & (query - key < self.window) & (key // self.window <= query // self.window)
+        return (allowed | (key == query))[:, None]
+
+    def _mask(self, codes: Codes) -> Tensor | BlockMask:
+        make = window_blocks if self.backend == "flex" else window_mask
         slots, device = codes.values.shape[1], codes.values.device
         end = codes.end if self.ordered else codes.end * 0
-        return window_mask(slots, window=self.window, end=end, mask=codes.mask, device=device)
+        return make(slots, window=self.window, end=end, until=codes.until, mask=codes.mask, device=device)

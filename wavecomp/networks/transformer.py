@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint as forget_and_repeat
 
-from wavecomp.networks.attention import Memory, MemoryAttention, Window, WindowAttention, head_angles
+from wavecomp.networks.attention import KeysValues, Memory, MemoryAttention, Window, WindowAttention, head_angles
 
 
 class FeedForward(nn.Module):
@@ -78,6 +81,37 @@ class TransformerBlock(nn.Module):
             x = x + self.memory_attention(self.memory_norm(x), memory, window.rotary)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
+    def step(
+        self, x: Tensor, window: Window, past: KeysValues, read: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, KeysValues]:
+        """Further places of a sequence; see :meth:`WindowAttention.step`.
+
+        Args:
+            read: attends to codes, from the normalised sequence to what is added to it.
+        """
+        out, past = self.attention.step(self.attention_norm(x), window, past)
+        x = x + out
+        if self.memory_norm is not None and read is not None:
+            x = x + read(self.memory_norm(x))
+        return x + self.feed_forward(self.feed_forward_norm(x)), past
+
+
+def run_blocks(
+    blocks: Iterable[nn.Module], x: Tensor, window: Window, memory: Memory | None = None, *, checkpoint: bool
+) -> Tensor:
+    """One block after another.
+
+    Args:
+        x: ``(batch, length, dim)``.
+        checkpoint: remember only what goes into each block while gradients are needed, and compute it again for them.
+    """
+    for block in blocks:
+        if checkpoint:
+            x = forget_and_repeat(block, x, window, memory, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = block(x, window, memory)
+    return x
+
 
 class TransformerEncoder(nn.Module):
     """Bidirectional encoder of chunks: every token reads its whole chunk.
@@ -87,17 +121,19 @@ class TransformerEncoder(nn.Module):
         heads: attention heads.
         layers: blocks.
         convolution: width of the short convolution before them, 0 for none.
+        checkpoint: compute each block again for its gradients rather than remember what it computed.
 
     Example:
         >>> TransformerEncoder(dim=8, heads=2, layers=1)(torch.randn(3, 16, 8)).shape
         torch.Size([3, 16, 8])
     """
 
-    def __init__(self, *, dim: int, heads: int, layers: int, convolution: int = 5) -> None:
+    def __init__(self, *, dim: int, heads: int, layers: int, convolution: int = 5, checkpoint: bool = False) -> None:
         super().__init__()
         self.convolution = ShortConvolution(dim=dim, width=convolution, causal=False) if convolution else nn.Identity()
         self.blocks = nn.ModuleList(TransformerBlock(dim=dim, heads=heads) for _ in range(layers))
         self.dim, self.heads = dim, heads
+        self.checkpoint = checkpoint
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Read chunks.
@@ -115,7 +151,4 @@ class TransformerEncoder(nn.Module):
             # an empty row attends to itself: a softmax over nothing is NaN
             mask = (place < lengths[:, None])[:, None, None] | torch.eye(len(place), dtype=torch.bool, device=x.device)
         window = Window(rotary=head_angles(place, self.dim, self.heads), mask=mask)
-        x = self.convolution(x)
-        for block in self.blocks:
-            x = block(x, window)
-        return x
+        return run_blocks(self.blocks, self.convolution(x), window, checkpoint=self.checkpoint)

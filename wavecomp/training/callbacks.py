@@ -44,12 +44,15 @@ class BytesPerSecond(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         count = batch["tokens"].numel() if batch["lengths"] is None else batch["lengths"].sum()
+        if batch.get("bytes") is not None:
+            count = batch["bytes"].sum()
         now = time.perf_counter()
         self.spans.append((now - self.began, count))
         self.began = now
         if trainer.global_step % self.every == 0 or len(self.spans) < 2:
             seconds = sum(span for span, _ in self.spans)
-            total = float(sum(count for _, count in self.spans)) * trainer.world_size
+            readers = (trainer.distributed_sampler_kwargs or {"num_replicas": 1})["num_replicas"]
+            total = float(sum(count for _, count in self.spans)) * readers
             pl_module.log("train/bytes_per_second", total / seconds, prog_bar=True, batch_size=1)
 
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import lightning as L
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchmetrics import MeanMetric
+from torch import Tensor
+from torchmetrics import MeanMetric, Metric
 
 from wavecomp.codes import Codes
-from wavecomp.compressors import RatioController
-from wavecomp.metrics import BitsPerByte, CompressionRatio, ContextGain
-from wavecomp.networks import ChunkReduceLM
+from wavecomp.metrics import BitsPerByte, CompressionRatio, ContextGain, bytes_of
+from wavecomp.networks import ChunkDecoder, ChunkReduceLM
+from wavecomp.networks.embedding import embed_tokens
 from wavecomp.training.data import Batch
+from wavecomp.training.optimisation import CompressionModule, check_share, mean_of, real_places, surprise
 
 
-class LanguageModelModule(L.LightningModule):
+class LanguageModelModule(CompressionModule):
     """Trains a language model on next bytes, or on the answers of a task, with AdamW, warm-up and a cosine.
 
     Logs ``bits_per_byte``, ``compression_ratio``, ``context_gain`` and, where a batch marks answers, ``answer_bits``
@@ -26,152 +25,83 @@ class LanguageModelModule(L.LightningModule):
     marks answers, the context gain is theirs. ``loss`` is what is trained on, in bits: the answers where there are
     any, all bytes otherwise.
 
+    With a ``reconstruction``, the codes of complete chunks are also to give back their own tokens, as those of an
+    autoencoder are: the codes of the last stage as its Chunk-Network made them, for what is lost there no
+    Reduce-Network brings back. How far they do is logged as ``reconstruction_bits``, and is no part of ``loss``.
+
     Args:
         model: predicts token t from the tokens before it.
-        learning_rate: at its peak.
-        weight_decay: of matrices; vectors and scalars have none.
-        betas: of AdamW.
-        warmup_steps: steps until the peak.
-        final_share: share of the peak that is left at the end of the cosine.
         hidden_share: share of the training rows whose codes are hidden. A model that has always seen its codes is
             lost without them, and its context gain would be flattered.
+        reconstruction: from codes that are expanded to one per token to logits of these, or ``None`` to ask nothing
+            of the kind.
+        reconstruction_weight: how much its bits count beside those of the predictions, in training.
+        settings: rate, decay and warm-up, as in :class:`CompressionModule`.
 
     Raises:
-        ValueError: a rate that is not positive, a negative decay or warm-up, a share outside 0 to 1.
+        ValueError: a share outside 0 to 1, a weight that is not positive, and what :class:`CompressionModule` refuses.
     """
+
+    shown = ("bits_per_byte", "context_gain", "answer_bits")
 
     def __init__(
         self,
         *,
         model: ChunkReduceLM,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.01,
-        betas: tuple[float, float] = (0.9, 0.98),
-        warmup_steps: int = 50,
-        final_share: float = 0.1,
         hidden_share: float = 0.0625,
+        reconstruction: ChunkDecoder | None = None,
+        reconstruction_weight: float = 0.1,
+        **settings: Any,
     ) -> None:
-        super().__init__()
-        if learning_rate <= 0:
-            raise ValueError(f"learning_rate={learning_rate} is out of range; allowed: above 0")
-        if weight_decay < 0:
-            raise ValueError(f"weight_decay={weight_decay} is negative; allowed: 0 and above")
-        if warmup_steps < 0:
-            raise ValueError(f"warmup_steps={warmup_steps} is negative; allowed: 0 and above")
-        for name, share in (("final_share", final_share), ("hidden_share", hidden_share)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name}={share} is out of range; allowed: 0 to 1")
-        self.model = model
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.betas = betas
-        self.warmup_steps = warmup_steps
-        self.final_share = final_share
+        super().__init__(model=model, **settings)
+        check_share("hidden_share", hidden_share)
+        if reconstruction_weight <= 0:
+            raise ValueError(f"reconstruction_weight={reconstruction_weight} is out of range; allowed: above 0")
         self.hidden_share = hidden_share
-        self._counts: dict[str, Tensor] = {}
-        self.val_metrics = _metrics()
-        self.test_metrics = _metrics()
+        self.reconstruction = reconstruction
+        self.reconstruction_weight = reconstruction_weight
 
-    def setup(self, stage: str) -> None:
-        self.check(getattr(getattr(self.trainer, "datamodule", None), "vocabulary", 1))
-
-    @torch.no_grad()
-    def check(self, vocabulary: int) -> None:
-        """Try a few tokens before any work.
-
-        Args:
-            vocabulary: how many tokens the data has.
-
-        Raises:
-            ValueError: parts of the model that do not fit together, or tokens that it does not know.
-        """
-        device = next(self.model.parameters()).device
-        tokens = torch.full((1, self.model.body.chunk_length + 1), vocabulary - 1, device=device)
-        embedded = getattr(self.model.embedding, "num_embeddings", vocabulary)
-        if vocabulary > embedded:
-            raise ValueError(
-                f"the data has tokens up to {vocabulary - 1}, the model's embedding allows 0 to {embedded - 1}"
-            )
-        try:
-            logits = self.model(tokens)
-        except (RuntimeError, IndexError) as error:
-            raise ValueError(f"the parts of the model do not fit together: {error}") from error
-        if logits.shape[-1] < vocabulary:
-            raise ValueError(
-                f"the data has tokens up to {vocabulary - 1}, the model's head predicts 0 to {logits.shape[-1] - 1}"
-            )
+    def metrics(self) -> dict[str, Metric]:
+        return {
+            "loss": BitsPerByte(),
+            "bits_per_byte": BitsPerByte(),
+            "context_gain": ContextGain(),
+            "compression_ratio": CompressionRatio(),
+            "answer_bits": BitsPerByte(),
+            "answer_bits_hidden": BitsPerByte(),
+            "answer_accuracy": MeanMetric(),
+            "reconstruction_bits": BitsPerByte(),
+        }
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        codes = self.model.context(batch["tokens"], batch["lengths"])
+        codes, read_back = self._context(batch)
         hidden = self._hidden_rows(codes)
         nats, right = self._read(batch, codes.replace(mask=codes.mask & ~hidden))
-        asked, valid = self._asked(batch), self._valid(batch)
+        asked, valid = self._asked(batch), real_places(batch)
         # figures are of rows that see their codes, unless none does
         shown = ~hidden | hidden.all()
-        loss = _mean(nats, asked) + sum(codes.losses.values())
-        figures = {
-            "bits_per_byte": _mean(nats.detach(), valid & shown) / math.log(2),
-            "compression_ratio": codes.ratio,
-        }
+        loss = mean_of(nats, asked) + sum(codes.losses.values())
+        seen = valid & shown
+        read = bytes_of(seen, batch.get("bytes")).clamp(min=1)
+        figures = {"bits_per_byte": torch.where(seen, nats.detach(), 0).sum() / read / math.log(2)}
         if batch["answers"] is not None:
-            figures["answer_bits"] = _mean(nats.detach(), asked & shown) / math.log(2)
-            figures["answer_accuracy"] = _mean(right.float(), asked & shown)
-        overflow = [value.sum() for name, value in codes.statistics.items() if name.endswith(".overflow")]
-        if overflow:
-            figures["overflow"] = torch.stack(overflow).sum().float()
-        self._count(codes)
-        for name, value in figures.items():
-            self.log(f"train/{name}", value, prog_bar=name not in ("answer_accuracy", "overflow"), batch_size=len(nats))
+            figures["answer_bits"] = mean_of(nats.detach(), asked & shown) / math.log(2)
+            figures["answer_accuracy"] = mean_of(right.float(), asked & shown)
+        if read_back is not None:
+            lost = mean_of(*read_back)
+            loss = loss + self.reconstruction_weight * lost
+            figures["reconstruction_bits"] = lost.detach() / math.log(2)
+        self.log_step(codes, figures)
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Move the ratio controllers, once the optimiser has stepped, by the codes of all ranks."""
-        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
-            for path, controller in self._controllers().items():
-                tokens, kept = self.trainer.strategy.reduce(self._counts[path], reduce_op="sum")
-                controller.update(tokens=tokens, codes=kept)
-            self._counts = {}
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, "val", self.val_metrics)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate(batch, "test", self.test_metrics)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> Codes:
-        """The codes of a batch."""
-        return self.model.encode(batch["tokens"], batch["lengths"])
-
-    def configure_optimizers(self) -> Any:
-        matrices = [p for p in self.parameters() if p.ndim >= 2]
-        others = [p for p in self.parameters() if p.ndim < 2]
-        optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=self.learning_rate,
-            betas=self.betas,
-        )
-        steps = self.trainer.estimated_stepping_batches
-        if not 0 < steps < math.inf:
-            raise ValueError("trainer.max_steps=-1 leaves the cosine without an end; give a number of steps")
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step, int(steps)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def rate(self, step: int, steps: int) -> float:
-        """Share of the peak learning rate at a step: a straight line up, then half a cosine down."""
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        progress = min(1.0, (step - self.warmup_steps) / max(1, steps - self.warmup_steps))
-        return self.final_share + (1 - self.final_share) * 0.5 * (1 + math.cos(math.pi * progress))
-
-    def _evaluate(self, batch: Batch, stage: str, modules: nn.ModuleDict) -> None:
-        metrics: dict[str, Any] = dict(modules.items())
-        codes = self.model.context(batch["tokens"], batch["lengths"])
+    def evaluate(self, batch: Batch, metrics: dict[str, Any]) -> list[str]:
+        codes, read_back = self._context(batch)
         nats, right = self._read(batch, codes)
         hidden, _ = self._read(batch, codes.hidden())
-        valid, asked = self._valid(batch), self._asked(batch)
+        valid, asked = real_places(batch), self._asked(batch)
         metrics["loss"].update(nats, asked)
-        metrics["bits_per_byte"].update(nats, valid)
-        metrics["context_gain"].update(nats, hidden, asked)
+        metrics["bits_per_byte"].update(nats, valid, batch.get("bytes"))
+        metrics["context_gain"].update(nats, hidden, asked, batch.get("bytes"))
         metrics["compression_ratio"].update(codes)
         names = ["loss", "bits_per_byte", "context_gain", "compression_ratio"]
         if batch["answers"] is not None:
@@ -179,18 +109,28 @@ class LanguageModelModule(L.LightningModule):
             metrics["answer_bits_hidden"].update(hidden, asked)
             metrics["answer_accuracy"].update(right.float(), asked.float())
             names += ["answer_bits", "answer_bits_hidden", "answer_accuracy"]
-        for name in names:
-            bar = name in ("bits_per_byte", "context_gain", "answer_bits")
-            self.log(f"{stage}/{name}", metrics[name], on_step=False, on_epoch=True, prog_bar=bar)
+        if read_back is not None:
+            metrics["reconstruction_bits"].update(*read_back)
+            names.append("reconstruction_bits")
+        return names
 
-    def _controllers(self) -> dict[str, RatioController]:
-        body = self.model.body
-        return body.controllers() if hasattr(body, "controllers") else {}
+    def _context(self, batch: Batch) -> tuple[Codes, tuple[Tensor, Tensor] | None]:
+        """What :meth:`ChunkReduceLM.context` gives; and how far its codes give back their tokens, if that is asked.
 
-    def _count(self, codes: Codes) -> None:
-        for path in self._controllers():
-            counted = torch.stack([codes.statistics[f"{path}.{name}"].sum() for name in ("places", "kept")])
-            self._counts[path] = self._counts.get(path, 0) + counted
+        The latter is the negative log-likelihood of each token, and which of them lie in complete chunks:
+        ``(batch, length)`` each.
+        """
+        tokens, lengths, body = batch["tokens"], batch["lengths"], self.model.body
+        if self.reconstruction is None:
+            return self.model.context(tokens, lengths), None
+        length = max(tokens.shape[1] - 1, 0) // body.chunk_length * body.chunk_length
+        tokens = tokens[:, :length]
+        embedded = embed_tokens(self.model.embedding, tokens, None if lengths is None else lengths.clamp(max=length))
+        stages = body.stages(embedded)
+        nats, _ = surprise(self.reconstruction(body.expand(stages[-1], [embedded, *stages[:-1]])), tokens)
+        complete = embedded.tokens // body.spans[-1] * body.spans[-1]
+        place = torch.arange(length, device=tokens.device)
+        return body.reduce(stages), (nats, place < complete[:, None])
 
     def _hidden_rows(self, codes: Codes) -> Tensor:
         """``(batch, 1)``: evenly spread over the rows of all steps, so that a run that resumes hides the same."""
@@ -200,35 +140,7 @@ class LanguageModelModule(L.LightningModule):
 
     def _read(self, batch: Batch, codes: Codes) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood of each token, and whether it was the likeliest: ``(batch, length)`` each."""
-        tokens = batch["tokens"]
-        logits = self.model(tokens, batch["lengths"], codes=codes).float()
-        nats = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
-        return nats, logits.argmax(-1) == tokens
-
-    @staticmethod
-    def _valid(batch: Batch) -> Tensor:
-        tokens, lengths = batch["tokens"], batch["lengths"]
-        if lengths is None:
-            return torch.ones_like(tokens, dtype=torch.bool)
-        return torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        return surprise(self.model(batch["tokens"], batch["lengths"], codes=codes), batch["tokens"])
 
     def _asked(self, batch: Batch) -> Tensor:
-        return self._valid(batch) if batch["answers"] is None else batch["answers"]
-
-
-def _mean(nats: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask, nats, 0).sum() / mask.sum()
-
-
-def _metrics() -> nn.ModuleDict:
-    return nn.ModuleDict(
-        {
-            "loss": BitsPerByte(),
-            "bits_per_byte": BitsPerByte(),
-            "context_gain": ContextGain(),
-            "compression_ratio": CompressionRatio(),
-            "answer_bits": BitsPerByte(),
-            "answer_bits_hidden": BitsPerByte(),
-            "answer_accuracy": MeanMetric(),
-        }
-    )
+        return real_places(batch) if batch["answers"] is None else batch["answers"]

@@ -69,33 +69,33 @@ class BestBasis1d(WaveletPackets1d):
     def extra_repr(self) -> str:
         return f"level={self.level}, cost={self.cost!r}"
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Bands:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, *, ragged: bool = False) -> Bands:
         """Analysis, each chunk in its own basis.
 
         Args:
-            x, lengths: as in :class:`DWT1d`.
+            x, lengths, ragged: as in :class:`DWT1d`.
 
         Returns:
             :class:`Bands` with ``values`` of x's shape in order of frequency. Their layout has fields of the shape
             ``(batch, chunks, coefficients)``, or ``(rows, coefficients)``; its ``names`` are the paths of all nodes of
             the tree, its ``counts`` theirs.
         """
-        self._check_input(x, lengths)
+        self._check_input(x, lengths, ragged)
         length = x.shape[-2]
         self.check_length(length)
         x = zero_behind(x, lengths)
         levels = self._in_form(
-            x, lengths, length, self._split, lambda y, form: self._product(self.analysis_matrix(length, y), y)
+            x, lengths, length, self._split, lambda y, form: self._product(self.analysis_matrix(length, y), y), ragged
         ).unflatten(-2, (self.level, length))
         table, members = self._table(length, x.device)
         row = cheapest(self._costs(levels.detach(), x.detach(), lengths), table.band, members, self._branches)
         index = row[..., None, :, None].expand(*x.shape[:-2], 1, *x.shape[-2:])
-        place = torch.arange(length, device=x.device)
         return Bands(
             values=levels.gather(-3, index).squeeze(-3),
             lengths=lengths if lengths is not None else torch.full(x.shape[:-2], length, device=x.device),
-            layout=pytree.tree_map(lambda column: column[row, place], table),
+            layout=_chosen(table, row),
             dense=lengths is None,
+            ragged=ragged,
         )
 
     def inverse(self, bands: Bands, to_level: int = 0) -> Tensor:
@@ -115,7 +115,7 @@ class BestBasis1d(WaveletPackets1d):
             return self._merge(values, length, lengths, to_level, keep)
 
         lengths = None if bands.dense else bands.lengths
-        if self._form(values, lengths) == "cascade":
+        if self._form(values, lengths, bands.ragged) == "cascade":
             rows = None if lengths is None else lengths.flatten()
             return step_by_step(values.flatten(0, -3), chosen.flatten(0, -2), rows).view_as(values)
         depths = torch.arange(self.level, to_level, -1, device=values.device)[:, None]
@@ -156,9 +156,19 @@ class BestBasis1d(WaveletPackets1d):
         """
         return super().layout(chunk_length, device)
 
-    def _form(self, x: Tensor, lengths: Tensor | None) -> str:
+    def layout_of(self, level: Tensor, chunk_length: int) -> BandLayout:
+        """The tree in which coefficients have these levels; where a node holds none that is known, it is split."""
+        table, members = self._table(chunk_length, level.device)
+        row = torch.zeros_like(level)
+        for above in range(1, self.level):
+            known = torch.nn.functional.pad(level == self.level - above, (0, 1))
+            whole = known[..., members[above]].sum(-1) > 0
+            row = torch.where(whole[..., table.band[above] - table.band[above, :1]], above, row)
+        return _chosen(table, row)
+
+    def _form(self, x: Tensor, lengths: Tensor | None, ragged: bool = False) -> str:
         # a matrix per level grows faster than the tree has nodes
-        return "cascade" if self.backend == "auto" and x.shape[-2] >= LONG else super()._form(x, lengths)
+        return "cascade" if self.backend == "auto" and x.shape[-2] >= LONG else super()._form(x, lengths, ragged)
 
     def _split(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """``(rows, length, dim)`` to ``(rows, level * length, dim)``, the deepest level first."""
@@ -282,6 +292,13 @@ def cheapest(costs: Tensor, band: Tensor, members: Sequence[Tensor], branches: S
         best = torch.where(whole, own, halves)
         row = torch.where(whole[..., band[above] - band[above, :1]], above, row)
     return row
+
+
+def _chosen(table: BandLayout, row: Tensor) -> BandLayout:
+    """The layout of chunks whose places are each in this row of the table."""
+    place = torch.arange(row.shape[-1], device=row.device)
+    chosen: BandLayout = pytree.tree_map(lambda column: column[row, place], table)
+    return chosen
 
 
 def _members(counts: Sequence[int]) -> Tensor:

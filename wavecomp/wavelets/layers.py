@@ -50,12 +50,13 @@ class ChunkTransform(nn.Module):
                 self._layouts[key] = build().to(device)
         return self._layouts[key]
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Bands:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, *, ragged: bool = False) -> Bands:
         """Analysis.
 
         Args:
             x: ``(batch, chunks, chunk_length, dim)``, or ``(rows, chunk_length, dim)``.
             lengths: ``(batch, chunks)`` or ``(rows,)``, valid samples of each chunk; all unless given.
+            ragged: whether chunks other than the last of a row may be short.
 
         Returns:
             :class:`Bands` with ``values`` of x's shape, coarse to fine.
@@ -73,6 +74,15 @@ class ChunkTransform(nn.Module):
             ValueError: a chunk too short for the transform's levels.
         """
         raise NotImplementedError
+
+    def layout_of(self, level: Tensor, chunk_length: int) -> BandLayout:
+        """The layout of chunks of which some coefficients are known, for their inverse; the others are to be zero.
+
+        Args:
+            level: ``(batch, chunks, coefficients)``, the level of each known one, 0 for the others. A transform with
+                one tree for all chunks does not read it.
+        """
+        return self.layout(chunk_length, level.device)
 
 
 class DWT1d(ChunkTransform):
@@ -153,24 +163,25 @@ class DWT1d(ChunkTransform):
                 f"allowed: 1 to floor({name}(chunk_length)) = {most}"
             )
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Bands:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, *, ragged: bool = False) -> Bands:
         """Analysis.
 
         Args:
             x: ``(batch, chunks, chunk_length, dim)``, or ``(rows, chunk_length, dim)``.
             lengths: ``(batch, chunks)`` or ``(rows,)``, valid samples of each chunk; all unless given. With four
-                dimensions at most one chunk of each row may be short (and not empty).
+                dimensions at most one chunk of each row may be short (and not empty), unless ``ragged`` is said.
+            ragged: whether several may be; then all go step by step.
 
         Returns:
             :class:`Bands` with ``values`` of x's shape, coarse to fine.
         """
-        self._check_input(x, lengths)
+        self._check_input(x, lengths, ragged)
         self.check_length(x.shape[-2])
         x = zero_behind(x, lengths)
-        values = self._in_form(x, lengths, x.shape[-2], self._cascade.split, self._analysed)
+        values = self._in_form(x, lengths, x.shape[-2], self._cascade.split, self._analysed, ragged)
         full = lengths if lengths is not None else torch.full(x.shape[:-2], x.shape[-2], device=x.device)
         layout = self.layout(x.shape[-2], x.device)
-        return Bands(values=values, lengths=full, layout=layout, dense=lengths is None)
+        return Bands(values=values, lengths=full, layout=layout, dense=lengths is None, ragged=ragged)
 
     def inverse(self, bands: Bands, to_level: int = 0) -> Tensor:
         """Synthesis.
@@ -194,7 +205,36 @@ class DWT1d(ChunkTransform):
             length,
             lambda rows, n: self._cascade.merge(rows, length, n, to_level),
             lambda y, form: self._synthesised(y, form, length, to_level),
+            bands.ragged,
         )
+
+    def upsample(self, x: Tensor, lengths: Tensor | None = None, *, level: int, chunk_length: int) -> Tensor:
+        """An approximation as that of the next finer level, with details of zero.
+
+        Args:
+            x: ``(..., nodes, dim)``, the approximation at this level of chunks of this length.
+            lengths: ``(...)``, samples of each chunk at level 0; all unless given.
+
+        Returns:
+            ``(..., finer nodes, dim)``, zero behind each chunk's length.
+
+        Raises:
+            ValueError: a level that the transform does not have.
+        """
+        if not 1 <= level <= self.level:
+            raise ValueError(f"level={level} is out of range; allowed: 1 to {self.level}")
+        step = level - 1
+        finer = (0,) * step
+        low = x.flatten(0, -3)
+        branches = [low]
+        for branch in range(1, self._cascade.banks[step].branches):
+            count = int(self._cascade.count((*finer, branch), chunk_length))
+            branches.append(low.new_zeros(low.shape[0], count, low.shape[-1]))
+        rows = None if lengths is None else lengths.flatten()
+        ones = self._cascade.constants(chunk_length, low, rows)[step]
+        counts = None if rows is None else self._cascade.count(finer, rows)
+        y = self._cascade.synthesise(step, branches, counts, ones)
+        return y.view(*x.shape[:-2], *y.shape[1:])
 
     def analysis_matrix(self, chunk_length: int, like: Tensor) -> Tensor:
         """``(chunk_length, chunk_length)``, coarse rows first, in the dtype of ``like``, for each of several heads."""
@@ -259,8 +299,9 @@ class DWT1d(ChunkTransform):
         chunk_length: int,
         cascade: Callable[[Tensor, Tensor | None], Tensor],
         product: Product,
+        ragged: bool = False,
     ) -> Tensor:
-        form = self._form(x, lengths)
+        form = self._form(x, lengths, ragged)
         if form == "cascade":
             rows = cascade(x.reshape(-1, *x.shape[-2:]), None if lengths is None else lengths.flatten())
             return rows.view(*x.shape[:-2], *rows.shape[-2:])
@@ -310,8 +351,8 @@ class DWT1d(ChunkTransform):
             self._matrices[key] = (state, build())
         return self._matrices[key][1]
 
-    def _form(self, x: Tensor, lengths: Tensor | None) -> str:
-        ragged = lengths is not None and x.ndim == 3
+    def _form(self, x: Tensor, lengths: Tensor | None, ragged: bool = False) -> str:
+        ragged = lengths is not None and (ragged or x.ndim == 3)
         if self.backend == "auto":
             if not self.linear or ragged:
                 return "cascade"
@@ -336,7 +377,7 @@ class DWT1d(ChunkTransform):
         if self.backend in ("banded", "triton") and self.heads > 1:
             raise ValueError(f"backend={self.backend!r} has heads={self.heads}; allowed: 1, or another backend")
 
-    def _check_input(self, x: Tensor, lengths: Tensor | None) -> None:
+    def _check_input(self, x: Tensor, lengths: Tensor | None, ragged: bool = False) -> None:
         if x.ndim not in (3, 4):
             raise ValueError(
                 f"{type(self).__name__}: x has shape {tuple(x.shape)}; "
@@ -346,7 +387,7 @@ class DWT1d(ChunkTransform):
             raise TypeError(f"{type(self).__name__}: x has dtype {x.dtype}; allowed: floating point")
         if lengths is not None:
             check_lengths(type(self).__name__, lengths, tuple(x.shape[:-2]), x.shape[-2])
-            if x.ndim == 4 and values_are_at_hand(lengths):
+            if x.ndim == 4 and not ragged and values_are_at_hand(lengths):
                 short = int(_short(lengths, x.shape[-2]).sum(-1).max())
                 if short > 1:
                     raise ValueError(f"{type(self).__name__}: a row has {short} short chunks; allowed: one, its last")

@@ -64,7 +64,7 @@ class DWT2d(ChunkTransform):
     def extra_repr(self) -> str:
         return f"level={self.level}"
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Bands:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, *, ragged: bool = False) -> Bands:
         if lengths is not None:
             check_lengths("DWT2d", lengths, tuple(x.shape[:-2]), x.shape[-2])
         if x.shape[-1] % 2**self.level:
@@ -82,7 +82,11 @@ class DWT2d(ChunkTransform):
         values = torch.cat([_side_by_side(low, x.shape[-1]), *bands], dim=1)
         full = lengths if lengths is not None else torch.full(x.shape[:-2], x.shape[-2], device=x.device)
         return Bands(
-            values=values.view(*x.shape[:-2], *values.shape[1:]), lengths=full, layout=layout, dense=lengths is None
+            values=values.view(*x.shape[:-2], *values.shape[1:]),
+            lengths=full,
+            layout=layout,
+            dense=lengths is None,
+            ragged=ragged,
         )
 
     def inverse(self, bands: Bands) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import lightning as L
 import torch
@@ -16,28 +16,71 @@ class Batch(TypedDict):
     """What a language-model step takes.
 
     ``tokens (batch, length)`` int64; ``lengths (batch,)``, or ``None`` where all rows are whole; ``answers (batch,
-    length)`` marks the tokens that a task asks for, or ``None`` for plain text.
+    length)`` marks the tokens that a task asks for, or ``None`` for plain text; ``bytes (batch, length)`` int64 says
+    how many bytes of the text each token stands for, and is absent where every token is a byte.
     """
 
     tokens: Tensor
     lengths: Tensor | None
     answers: Tensor | None
+    bytes: NotRequired[Tensor]
+
+
+class LabelledBatch(TypedDict):
+    """What a classifier's step takes: ``tokens`` and ``lengths`` as in :class:`Batch`, ``labels (batch,)`` int64."""
+
+    tokens: Tensor
+    lengths: Tensor | None
+    labels: Tensor
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One row of a batch: ``tokens (length,)`` and, for a task, ``answers (length,)``."""
+    """One row of a batch: ``tokens (length,)`` and what comes with them.
+
+    Args:
+        tokens: ``(length,)`` int64.
+        answers: ``(length,)`` bool, of a task.
+        bytes: ``(length,)`` int64, where tokens are not bytes.
+        label: class of the row, for a classifier.
+    """
 
     tokens: Tensor
     answers: Tensor | None = None
+    bytes: Tensor | None = None
+    label: int | None = None
 
 
 def collate(samples: Sequence[Sample], *, vocabulary: int = 256) -> Batch:
     """Pad samples to one length; zeros stand behind a row's end.
 
     Raises:
-        ValueError: a token outside 0 to vocabulary - 1, or answers in some samples only.
+        ValueError: a token outside 0 to vocabulary - 1, or answers or bytes in some samples only.
     """
+    tokens, lengths = _rows(samples, vocabulary)
+    answers = _of_all("answers", [sample.answers for sample in samples])
+    counts = _of_all("bytes", [sample.bytes for sample in samples])
+    batch = Batch(tokens=tokens, lengths=lengths, answers=_padded(answers) if answers else None)
+    if counts:
+        batch["bytes"] = _padded(counts)
+    return batch
+
+
+def collate_labelled(samples: Sequence[Sample], *, vocabulary: int = 256) -> LabelledBatch:
+    """Pad labelled samples to one length; zeros stand behind a row's end.
+
+    Raises:
+        ValueError: a token outside 0 to vocabulary - 1, or a sample without a label.
+    """
+    tokens, lengths = _rows(samples, vocabulary)
+    labels = [sample.label for sample in samples if sample.label is not None]
+    if len(labels) < len(samples):
+        raise ValueError(f"{len(labels)} of {len(samples)} samples have a label; allowed: all")
+    return LabelledBatch(tokens=tokens, lengths=lengths, labels=torch.tensor(labels))
+
+
+def _rows(samples: Sequence[Sample], vocabulary: int) -> tuple[Tensor, Tensor | None]:
+    """Tokens, checked and padded, and the lengths of rows that differ."""
     for sample in samples:
         if not len(sample.tokens) or not 0 <= sample.tokens.min() <= sample.tokens.max() < vocabulary:
             span = f"{int(sample.tokens.min())} to {int(sample.tokens.max())}" if len(sample.tokens) else "none"
@@ -46,25 +89,26 @@ def collate(samples: Sequence[Sample], *, vocabulary: int = 256) -> Batch:
             )
     lengths = torch.tensor([len(sample.tokens) for sample in samples])
     ragged = bool((lengths != lengths[0]).any())
+    return _padded([sample.tokens for sample in samples]), lengths if ragged else None
 
-    def pad(rows: list[Tensor]) -> Tensor:
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
-    answers = [sample.answers for sample in samples if sample.answers is not None]
-    if len(answers) not in (0, len(samples)):
-        raise ValueError(f"{len(answers)} of {len(samples)} samples mark answers; allowed: all or none")
-    return Batch(
-        tokens=pad([sample.tokens for sample in samples]),
-        lengths=lengths if ragged else None,
-        answers=pad(answers) if answers else None,
-    )
+def _of_all(name: str, values: list[Tensor | None]) -> list[Tensor]:
+    given = [value for value in values if value is not None]
+    if len(given) not in (0, len(values)):
+        raise ValueError(f"{len(given)} of {len(values)} samples mark {name}; allowed: all or none")
+    return given
+
+
+def _padded(rows: list[Tensor]) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 class SampleDataModule(L.LightningDataModule):
     """Serves :meth:`train_sample` without end and :meth:`validation_set` once.
 
     Training sample i depends on the seed and i alone, whoever asks for it: ranks take every n-th, and a run that
-    resumes goes on with the sample after the last that it learned from.
+    resumes goes on with the sample after the last that it learned from. Data that can only be read in order give
+    :meth:`train_stream` instead.
 
     Args:
         batch_size: rows per batch and rank.
@@ -101,15 +145,23 @@ class SampleDataModule(L.LightningDataModule):
     @property
     def rows_per_step(self) -> int:
         """Samples that all ranks together take at once: these have one length in tasks that grow."""
-        return self.batch_size * (self.trainer.world_size if self.trainer else 1)
+        return self.batch_size * self._reader()[1]
 
     def validation_set(self) -> Dataset[Sample]:
         """The same samples on every run."""
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Any]:
-        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self._loader(_Stream(self, first=self._first * ranks + rank, step=ranks))
+        return self._loader(self.train_stream(*self._reader()))
+
+    def _reader(self) -> tuple[int, int]:
+        """Which reader of the data this process is, and of how many: ranks that share their rows are one."""
+        reader = (self.trainer.distributed_sampler_kwargs if self.trainer else None) or {"rank": 0, "num_replicas": 1}
+        return reader["rank"], reader["num_replicas"]
+
+    def train_stream(self, rank: int, ranks: int) -> IterableDataset[Sample]:
+        """Training samples of one rank without end, after those that it has learned from."""
+        return _Stream(self, first=self._first * ranks + rank, step=ranks)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._loader(self.validation_set())
@@ -123,7 +175,7 @@ class SampleDataModule(L.LightningDataModule):
     def _loader(self, samples: Dataset[Sample]) -> DataLoader[Any]:
         return DataLoader(samples, batch_size=self.batch_size, collate_fn=self.collate, num_workers=self.num_workers)
 
-    def collate(self, samples: Sequence[Sample]) -> Batch:
+    def collate(self, samples: Sequence[Sample]) -> Batch | LabelledBatch:
         """Samples to a batch, checked against the vocabulary."""
         return collate(samples, vocabulary=self.vocabulary)
 

@@ -1,21 +1,46 @@
-"""Tasks that cannot be solved without codes, generated on the fly from a seed."""
+"""What all tasks share: samples that are made on the fly from a seed, and cannot be solved without codes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from wavecomp.training.data.pieces import text_bytes
 from wavecomp.training.data.samples import Generated, Sample, SampleDataModule
 
 TRAINING, VALIDATION = 0, 1
+NOISE = b"The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 
 
-class _Task(SampleDataModule):
-    """Samples that are made from a random generator and a share of their full size, which may grow in training."""
+class TaskDataModule(SampleDataModule):
+    """Samples that are made from a random generator and a share of their full size, which may grow in training.
 
-    curriculum: int
-    validation_samples: int
+    Args:
+        batch_size: rows per batch.
+        curriculum: training samples until the full size is reached, 0 to start with it.
+        validation_samples: rows of validation.
+        seed: of the training samples; validation is the same for all.
+        num_workers: processes that prepare batches.
+
+    Raises:
+        ValueError: a curriculum below 0, or no validation sample.
+    """
+
+    def __init__(
+        self, *, batch_size: int, curriculum: int, validation_samples: int, seed: int, num_workers: int = 0
+    ) -> None:
+        super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers)
+        if curriculum < 0:
+            raise ValueError(f"curriculum={curriculum} is negative; allowed: 0 and above")
+        if validation_samples < 1:
+            raise ValueError(f"validation_samples={validation_samples} is too small; allowed: 1 and above")
+        self.curriculum = curriculum
+        self.validation_samples = validation_samples
 
     def train_sample(self, index: int) -> Sample:
         # all rows of a batch have one size
@@ -34,141 +59,93 @@ class _Task(SampleDataModule):
         raise NotImplementedError
 
 
-class CopyDataModule(_Task):
-    """Random symbols, then the same again: the second half can be known from the first alone.
-
-    Training may begin with short copies: over the first ``curriculum`` samples the length grows in even steps of
-    ``step`` symbols. Validation is at full length from the start.
-
-    Args:
-        symbols: how many different symbols, so that chance is ``log2(symbols)`` bits.
-        length: symbols before they repeat; longer than what the decoder's raw windows reach together.
-        batch_size: rows per batch.
-        curriculum: training samples until the full length is reached, 0 to start with it.
-        shortest: length that the curriculum starts with.
-        step: by how much the curriculum grows.
-        validation_samples: rows of validation.
-        seed: of the training samples; validation is the same for all.
+@dataclass(frozen=True)
+class Growth:
+    """A length that grows in training from ``shortest`` to ``length`` in ``steps``, each by the same factor.
 
     Raises:
-        ValueError: symbols outside 2 to 256, or a length that is not positive.
+        ValueError: a shortest length outside 1 to length, or fewer than one step.
+
+    Example:
+        >>> growth = Growth(shortest=100, length=1600, steps=2)
+        >>> [growth.at(share) for share in (0.0, 0.5, 1.0)]
+        [100, 400, 1600]
     """
 
-    def __init__(
-        self,
-        *,
-        symbols: int = 16,
-        length: int = 128,
-        batch_size: int = 16,
-        curriculum: int = 0,
-        shortest: int = 32,
-        step: int = 32,
-        validation_samples: int = 64,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed)
-        if not 2 <= symbols <= 256:
-            raise ValueError(f"symbols={symbols} is out of range; allowed: 2 to 256")
-        if min(length, shortest, step, validation_samples) < 1 or curriculum < 0:
-            raise ValueError(
-                f"length={length}, shortest={shortest}, step={step}, validation_samples={validation_samples}, "
-                f"curriculum={curriculum}; allowed: 1 and above, curriculum from 0"
-            )
-        self.vocabulary = symbols
-        self.length = length
-        self.curriculum = curriculum
-        self.shortest = min(shortest, length)
-        self.step = step
-        self.validation_samples = validation_samples
+    shortest: int
+    length: int
+    steps: int
 
-    def _sample(self, random: np.random.Generator, share: float) -> Sample:
-        steps = -(-(self.length - self.shortest) // self.step)
-        length = min(self.length, self.shortest + round(share * steps) * self.step)
-        symbols = torch.from_numpy(random.integers(self.vocabulary, size=length))
-        return Sample(tokens=symbols.repeat(2), answers=torch.arange(2 * length) >= length)
+    def __post_init__(self) -> None:
+        if not 1 <= self.shortest <= self.length:
+            raise ValueError(f"shortest={self.shortest} is out of range; allowed: 1 to length={self.length}")
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps} is too small; allowed: 1 and above")
+
+    def at(self, share: float) -> int:
+        """The length when a share of the curriculum is done."""
+        done = min(self.steps, int(share * (self.steps + 1))) / self.steps
+        return round(self.shortest * (self.length / self.shortest) ** done)
 
 
-class RecallDataModule(_Task):
-    """Keys with values, scattered in noise; then every key is asked for again, in another order.
-
-    A fact is ``=key`` and its value, a question ``?key`` and its value; keys are two letters, values two digits, noise
-    is lower-case letters and spaces that never hold ``=`` or ``?``. The answers are the digits after a question.
-
-    Training may begin easy: over the first ``curriculum`` samples the number of keys and the noise between them grow
-    from ``1 / steps`` of their full size to all of it. Validation is at full size from the start.
-
-    Args:
-        keys: facts per sample.
-        length: bytes from the first fact to the first question, noise included.
-        batch_size: rows per batch.
-        curriculum: training samples until the full size is reached, 0 to start with it.
-        steps: in how many steps it grows.
-        validation_samples: rows of validation.
-        seed: of the training samples; validation is the same for all.
+def length_growth(*, length: int, least: int, holds: str, shortest: int | None, steps: int) -> Growth:
+    """The growth of a task whose samples cannot be shorter than ``least``, where it starts unless told otherwise.
 
     Raises:
-        ValueError: fewer than one or more than 676 keys, or a length that does not hold them.
+        ValueError: a length, or a shortest one, below the least.
     """
-
-    fact = 5  # bytes: a mark, two letters, two digits
-
-    def __init__(
-        self,
-        *,
-        keys: int = 12,
-        length: int = 384,
-        batch_size: int = 16,
-        curriculum: int = 0,
-        steps: int = 4,
-        validation_samples: int = 64,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed)
-        if not 1 <= keys <= 26 * 26:
-            raise ValueError(f"keys={keys} is out of range; allowed: 1 to {26 * 26}")
-        if length < self.fact * keys:
-            raise ValueError(f"length={length} does not hold keys={keys}; allowed: {self.fact * keys} and above")
-        if curriculum < 0 or steps < 1 or validation_samples < 1:
-            raise ValueError(
-                f"curriculum={curriculum}, steps={steps}, validation_samples={validation_samples}; "
-                "allowed: curriculum from 0, the others from 1"
-            )
-        self.keys = keys
-        self.length = length
-        self.curriculum = curriculum
-        self.steps = steps
-        self.validation_samples = validation_samples
-
-    def _sample(self, random: np.random.Generator, share: float) -> Sample:
-        share = min(self.steps, 1 + int(share * self.steps)) / self.steps
-        count = max(1, round(self.keys * share))
-        length = max(count * self.fact, round(self.length * share))
-        numbers = random.choice(26 * 26, size=count, replace=False)
-        names = np.stack([numbers // 26, numbers % 26], axis=1) + ord("a")
-        values = random.integers(10, size=(count, 2)) + ord("0")
-        pairs = np.concatenate([names, values], axis=1)
-        order = random.permutation(count)
-        story = self._scatter(random, _marked("=", pairs), length)
-        questions = _marked("?", pairs[order])
-        answers = np.zeros_like(questions, dtype=bool)
-        answers[:, 3:] = True
-        return Sample(
-            tokens=torch.from_numpy(np.concatenate([story, questions.ravel()])),
-            answers=torch.from_numpy(np.concatenate([np.zeros(len(story), dtype=bool), answers.ravel()])),
-        )
-
-    @staticmethod
-    def _scatter(random: np.random.Generator, facts: np.ndarray, length: int) -> np.ndarray:
-        """Facts in order, at random places of noise, ``length`` bytes in all."""
-        letters = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz      ", dtype=np.uint8).astype(np.int64)
-        story = random.choice(letters, size=length)
-        count, width = facts.shape
-        gaps = np.sort(random.integers(length - count * width + 1, size=count))
-        starts = gaps + np.arange(count) * width
-        story[starts[:, None] + np.arange(width)] = facts
-        return story
+    for name, value in (("length", length), ("shortest", shortest)):
+        if value is not None and value < least:
+            raise ValueError(f"{name}={value} does not hold {holds}; allowed: {least} and above")
+    return Growth(shortest=least if shortest is None else shortest, length=length, steps=steps)
 
 
-def _marked(mark: str, pairs: np.ndarray) -> np.ndarray:
-    """``(count, 4)`` keys and values to ``(count, 5)`` bytes that open with the mark."""
-    return np.concatenate([np.full((len(pairs), 1), ord(mark)), pairs], axis=1)
+@dataclass(frozen=True)
+class Answer:
+    """Text that a task asks for."""
+
+    text: str
+
+
+def write(*parts: str | np.ndarray | Answer) -> Sample:
+    """Text, bytes and answers in a row, with the answers marked.
+
+    Example:
+        >>> sample = write("2 + 2 = ", Answer("4"), ".")
+        >>> bytes(sample.tokens.tolist()), sample.answers.nonzero().tolist()
+        (b'2 + 2 = 4.', [[8]])
+    """
+    data = [_bytes(part) for part in parts]
+    asked = [np.full(len(piece), isinstance(part, Answer)) for part, piece in zip(parts, data)]
+    return Sample(
+        tokens=torch.from_numpy(np.concatenate(data).astype(np.int64)), answers=torch.from_numpy(np.concatenate(asked))
+    )
+
+
+def _bytes(part: str | np.ndarray | Answer) -> np.ndarray:
+    if isinstance(part, np.ndarray):
+        return part
+    return text_bytes(part.text if isinstance(part, Answer) else part)
+
+
+def prompt_and_references(sample: Sample) -> tuple[Tensor, list[str]]:
+    """What a model is given to go on from, and what it should then say.
+
+    Returns:
+        The tokens before the first answer, and each stretch of marked tokens as text.
+
+    Raises:
+        ValueError: a sample that asks for nothing, or for its first token.
+
+    Example:
+        >>> prompt, references = prompt_and_references(write("They are ", Answer("a"), ", ", Answer("b")))
+        >>> bytes(prompt.tolist()), references
+        (b'They are ', ['a', 'b'])
+    """
+    marked = np.zeros(0, dtype=bool) if sample.answers is None else sample.answers.numpy()
+    edges = np.flatnonzero(np.diff(marked, prepend=False, append=False))
+    if not len(edges) or not edges[0]:
+        raise ValueError("the sample has no answer after a prompt; allowed: answers that mark a token after the first")
+    tokens = sample.tokens.numpy().astype(np.uint8)
+    stretches: Sequence[tuple[int, int]] = list(zip(edges[::2], edges[1::2]))
+    return sample.tokens[: edges[0]], [tokens[start:stop].tobytes().decode() for start, stop in stretches]

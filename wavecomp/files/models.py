@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from jsonargparse import ArgumentParser
-from torch import nn
+from torch import Tensor, nn
 
 CONFIG = "config.yaml"
+WAYS = {"training", "backend", "checkpoint"}
+"""Settings of modules that do not change what a model is."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -82,3 +86,40 @@ def build(config: str | Path) -> nn.Module:
         return parser.instantiate_classes(parser.parse_object({"model": settings})).model
     except Exception as error:
         raise ValueError(f"config {config} does not describe a model: {error}") from error
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of what a model computes: classes and plain settings of its modules, and its tensors.
+
+    The same for every way to compute it (``backend``, ``checkpoint``).
+    """
+    digest = hashlib.sha256()
+    for name, module in model.named_modules():
+        settings = {
+            key: value
+            for key, value in sorted(vars(module).items())
+            if _plain(value) and not key.startswith("_") and key not in WAYS
+        }
+        digest.update(repr((name, kind_of(module), settings)).encode())
+    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(raw_bytes(tensor))
+    return digest.hexdigest()
+
+
+def kind_of(model: nn.Module) -> str:
+    """The class of a model, by its full name."""
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return all(_plain(getattr(value, field.name)) for field in dataclasses.fields(value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor."""
+    return tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data

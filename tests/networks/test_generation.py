@@ -1,0 +1,209 @@
+"""Generation reads each token once, and says what the full forward pass says."""
+
+import pytest
+import torch
+import zoo
+from torch import nn
+
+import wavecomp as wc
+from wavecomp.networks.generation import Sampler, StepReader, WholeReader, nucleus, reader
+from wavecomp.networks.memory import Growing
+
+STAGES = {"one-stage": (16,), "two-stages": (16, 16), "three-stages": (16, 16, 8)}
+COMPRESSORS = {"fixed": lambda: zoo.wavelet_compressor(wc.KeepLowpass(8)), "adaptive": zoo.leaves}
+
+
+def model(lengths=(16,), compressor=zoo.leaves, *, reduce_network=None, support_bias=False, **settings):
+    compressors = [compressor(), *(wc.MeanPoolCompressor(count=4) for _ in lengths[1:])]
+    body = wc.ChunkReduce(
+        chunk_networks=[
+            wc.ChunkNetwork(
+                chunk_length=length,
+                encoder=wc.TransformerEncoder(dim=zoo.DIM, heads=2, layers=1),
+                compressor=one,
+            )
+            for length, one in zip(lengths, compressors)
+        ],
+        reduce_network=reduce_network or wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=2, window=12),
+        **settings,
+    )
+    decoder = wc.LocalDecoder(
+        dim=zoo.DIM, heads=2, layers=3, window=7, memory_layers=[0, 2], period=16, support_bias=support_bias
+    )
+    language_model = wc.ChunkReduceLM(
+        embedding=nn.Embedding(256, zoo.DIM), body=body, decoder=decoder, head=nn.Linear(zoo.DIM, 256)
+    )
+    return zoo.perturb(language_model, std=0.2).eval()
+
+
+def text(length, rows=2):
+    """Noise, and stretches that say nothing new, so that an adaptive compressor has something to adapt to."""
+    tokens = torch.randint(256, (rows, length))
+    return torch.where(torch.arange(length) // 16 % 3 == 1, tokens[:, :1], tokens)
+
+
+@torch.no_grad()
+def logits_step_by_step(language_model, tokens, prompt):
+    one = StepReader(language_model)
+    logits = [one.read(tokens[:, :prompt])]
+    logits += [one.read(tokens[:, at : at + 1]) for at in range(prompt, tokens.shape[1] - 1)]
+    return torch.stack(logits, dim=1), one
+
+
+@pytest.mark.parametrize("overlap", [0, 20])
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+@pytest.mark.parametrize("stages", STAGES)
+def test_each_byte_equals_the_full_forward_pass(stages, compressor, overlap):
+    language_model = model(STAGES[stages], COMPRESSORS[compressor], overlap=overlap)
+    tokens = text(150)
+    with torch.no_grad():
+        whole = language_model(tokens)
+    for prompt in (0, 5, 16, 90, 128):
+        stop = 150 if prompt in (0, 128) else prompt + 20
+        logits, _ = logits_step_by_step(language_model, tokens[:, :stop], prompt)
+        torch.testing.assert_close(logits, whole[:, prompt:stop], rtol=0, atol=1e-5)
+    hidden = language_model(tokens, codes="hidden")
+    assert (hidden - whole)[:, 20:].abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("settings", [{"support_bias": True}, {"keep": "last"}, {"overlap": 20, "support_bias": True}])
+def test_each_byte_equals_the_full_forward_pass_with(settings):
+    language_model = model((16, 16), **settings)
+    tokens = text(100, rows=3)
+    logits, _ = logits_step_by_step(language_model, tokens, 70)
+    torch.testing.assert_close(logits, language_model(tokens)[:, 70:], rtol=0, atol=1e-5)
+
+
+def test_half_precision_stays_close():
+    language_model = model(support_bias=True)
+    tokens = text(60)
+    exact = language_model(tokens)[:, 40:]
+    logits, _ = logits_step_by_step(language_model.bfloat16(), tokens, 40)
+    assert (logits.float() - exact).abs().mean() < 0.1 * exact.std()
+
+
+def test_several_tokens_are_read_at_once():
+    language_model, tokens = model((16, 16)), text(150)
+    one = StepReader(language_model)
+    parts = [tokens[:, :3], tokens[:, 3:60], tokens[:, 60:61], tokens[:, 61:149]]
+    logits = torch.stack([one.read(part) for part in parts], dim=1)
+    torch.testing.assert_close(logits, language_model(tokens)[:, [3, 60, 61, 149]], rtol=0, atol=1e-5)
+
+
+def test_what_no_later_token_sees_is_forgotten():
+    language_model, tokens = model((16, 16, 8), COMPRESSORS["fixed"]), text(400, rows=1)
+    _, one = logits_step_by_step(language_model, tokens, 390)
+    codes = language_model.context(tokens)
+    seen = codes.visible(torch.tensor([399])).sum()
+    assert one.memory.until.length == 1 + seen  # the sink, and no more
+    assert seen < codes.mask.sum() / 3
+    keys, values = one.memory.keys_values[2]
+    assert keys.length == values.length == one.memory.until.length
+    assert list(one.memory.keys_values) == [0, 2] and one.memory.all_seen
+
+
+def test_slots_without_a_code_cost_nothing():
+    language_model, tokens = model(), text(200, rows=1)
+    _, one = logits_step_by_step(language_model, tokens, 190)
+    codes = language_model.context(tokens)
+    assert one.memory.until.length == 1 + codes.mask.sum() < codes.mask.shape[1]
+
+
+def test_the_decoder_reads_no_more_of_a_prompt_than_its_reach(monkeypatch):
+    language_model, tokens = model(), text(300)
+    decoder, lengths = language_model.decoder, []
+    step = decoder.step
+    monkeypatch.setattr(
+        decoder, "step", lambda x, *given, **more: lengths.append(x.shape[1]) or step(x, *given, **more)
+    )
+    language_model.generate(tokens, max_new_tokens=3)
+    assert sum(lengths[:-2]) == decoder.reach == 1 + 3 + 3 * 6 and lengths[-2:] == [1, 1]
+
+
+def test_keys_and_values_grow_without_being_copied_each_time():
+    growing, places = Growing(torch.zeros(2, 1)), set()
+    for number in range(1, 1000):
+        growing.append(torch.full((2, 1), number))
+        places.add(growing.room.shape[-1])
+    assert torch.equal(growing.tensor, torch.arange(1000.0).expand(2, -1)) and len(places) < 12
+    stay = torch.arange(998) % 100 == 7
+    growing.keep(2, stay)
+    assert growing.tensor[0].tolist() == [0, 1, *range(9, 1000, 100)]
+
+
+@pytest.mark.parametrize("length", [0, 3, 16, 50])
+def test_rows_of_different_lengths_give_what_each_gives_alone(length):
+    language_model = model((16, 16))
+    lengths = torch.tensor([40, 0, 33, 40, 16, 1]).clamp(max=length)
+    prompt = text(length, rows=6)
+    prompt[torch.arange(length) >= lengths[:, None]] = -100
+    out = language_model.generate(prompt, lengths, max_new_tokens=20, temperature=0)
+    assert out.shape == (6, length + 20)
+    for row, own in enumerate(lengths.tolist()):
+        alone = language_model.generate(prompt[row : row + 1, :own], max_new_tokens=20, temperature=0)[0]
+        assert torch.equal(out[row, : own + 20], alone) and not out[row, own + 20 :].any()
+
+
+def test_foreign_parts_without_a_step_are_read_as_a_whole():
+    gru = wc.ReduceAdapter(
+        network=wc.SequenceAdapter(nn.GRU(zoo.DIM, zoo.DIM, batch_first=True)),
+        causal=True,
+    )
+    language_model = model(reduce_network=gru)
+    assert isinstance(reader(language_model), WholeReader) and isinstance(reader(model()), StepReader)
+    prompt = text(20)
+    out = language_model.generate(prompt, max_new_tokens=20, temperature=0)
+    assert torch.equal(out[:, 20:], language_model(out).argmax(-1)[:, 20:])
+
+
+def test_streamed_tokens_are_those_of_generate_as_they_come(monkeypatch):
+    language_model, prompt = model(), text(20)
+    arguments = dict(max_new_tokens=12, temperature=1.5, top_p=0.9)
+    out = language_model.generate(prompt, generator=torch.Generator().manual_seed(3), **arguments)
+    other = language_model.generate(prompt, generator=torch.Generator().manual_seed(4), **arguments)
+    reads = []
+    read = StepReader.read
+    monkeypatch.setattr(StepReader, "read", lambda self, tokens: reads.append(1) or read(self, tokens))
+    steps = language_model.stream(prompt, generator=torch.Generator().manual_seed(3), **arguments)
+    assert not reads
+    first = next(steps)
+    assert len(reads) == 1 and not first.requires_grad and torch.is_grad_enabled()
+    assert torch.equal(torch.stack([first, *steps], dim=1), out[:, 20:]) and not torch.equal(out, other)
+    assert len(reads) == 12
+
+
+def test_sampling_draws_as_asked():
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(20000, -1)
+    share = lambda **settings: torch.bincount(Sampler(**settings)(logits), minlength=4) / 20000  # noqa: E731
+    close = lambda mine, wanted: torch.testing.assert_close(mine, torch.tensor(wanted), rtol=0, atol=0.02)  # noqa: E731
+    close(share(), [0.5, 0.3, 0.15, 0.05])
+    close(share(top_k=2), [0.625, 0.375, 0, 0])
+    close(share(top_p=0.8), [0.625, 0.375, 0, 0])
+    close(share(top_p=0.81), [0.5263, 0.3158, 0.1579, 0])
+    close(share(temperature=0.5), [0.6849, 0.2466, 0.0616, 0.0068])
+    assert share(temperature=0).tolist() == share(top_k=1).tolist() == share(top_p=1e-9).tolist() == [1, 0, 0, 0]
+    assert share(top_k=99, top_p=1.0).gt(0).all()
+
+
+def test_a_nucleus_is_the_smallest_that_reaches_its_share():
+    chances = torch.tensor([[0.2, 0.5, 0.3], [0.9, 0.05, 0.05]])
+    assert (nucleus(chances, 0.6) > 0).tolist() == [[False, True, True], [True, False, False]]
+    torch.testing.assert_close(nucleus(chances, 1.0), chances)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: model().generate(text(4), max_new_tokens=-1), "max_new_tokens=-1 is negative"),
+        (lambda: model().stream(text(4), max_new_tokens=1, temperature=-1), "temperature=-1 is negative"),
+        (lambda: model().stream(text(4), max_new_tokens=1, top_k=0), "top_k=0 is too small"),
+        (lambda: model().stream(text(4), max_new_tokens=1, top_p=0.0), "top_p=0.0 is out of range"),
+        (lambda: model().stream(text(4), max_new_tokens=1, top_p=1.5), "top_p=1.5 is out of range"),
+        (lambda: model().generate(text(4)[0], max_new_tokens=1), r"prompt has shape \(4,\)"),
+        (lambda: model().generate(text(4), torch.tensor([4, 5]), max_new_tokens=1), "lengths holds 5; allowed: 0 to 4"),
+        (lambda: model().generate(text(4), torch.tensor([4]), max_new_tokens=1), r"lengths has shape \(1,\)"),
+    ],
+)
+def test_bad_input_is_named_at_once(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

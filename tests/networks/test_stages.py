@@ -1,0 +1,272 @@
+"""Stacked stages: the recent past stays fine, the distant past becomes coarse, and steps equal the whole."""
+
+import pytest
+import torch
+import zoo
+from torch import nn
+
+import wavecomp as wc
+from wavecomp.codes import NEVER
+from wavecomp.networks import decoder
+from wavecomp.networks.decoder import memory_masks
+
+
+def stage(chunk_length, compressor=None):
+    return wc.ChunkNetwork(
+        chunk_length=chunk_length,
+        encoder=wc.TransformerEncoder(dim=zoo.DIM, heads=2, layers=1),
+        compressor=compressor or zoo.wavelet_compressor(),
+    )
+
+
+def body(lengths=(16, 8), *, compressor=None, window=8, **settings):
+    networks = [stage(lengths[0], compressor), *(stage(length) for length in lengths[1:])]
+    reduce_network = wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=2, window=window)
+    return zoo.perturb(wc.ChunkReduce(chunk_networks=networks, reduce_network=reduce_network, **settings))
+
+
+def tokens(length=200, batch=2):
+    return wc.Codes.from_tokens(torch.randn(batch, length, zoo.DIM, dtype=torch.float64))
+
+
+def test_finer_codes_are_seen_until_coarser_ones_stand_in_for_them():
+    codes = body((16, 8, 8)).double()(tokens())
+    assert codes.pace == ((16, 4), (32, 4), (64, 4))
+    levels = [codes.level[0, codes.visible(torch.tensor([t]))[0, 0]].tolist() for t in (15, 16, 31, 32, 63, 64, 95, 96)]
+    fine, middle, coarse = [2] * 4, [4] * 4, [6] * 4
+    assert levels == [[], fine, fine, middle, middle + fine, coarse, coarse + fine, coarse + middle]
+    assert (codes.end.diff() >= 0).all() and (codes.until > codes.end).sum() < codes.mask.sum()
+    seen = codes.visible(torch.arange(200))
+    assert not seen[:, :16].any() and seen[:, 16:].any(-1).all()
+
+
+def test_finer_codes_may_stay_beside_coarser_ones():
+    codes = body(overlap=16).double()(tokens(64))
+    seen = codes.visible(torch.tensor([31, 32, 47, 48]))[0]
+    assert [codes.level[0, row].tolist() for row in seen] == [
+        [2] * 4,
+        [2] * 8 + [4] * 4,
+        [2] * 8 + [4] * 4,
+        [4] * 4 + [2] * 4,
+    ]
+
+
+def test_the_last_stage_alone():
+    codes = body(keep="last").double()(tokens(128))
+    assert float(codes.ratio) == 8.0 and codes.end.unique().tolist() == [32, 64, 96, 128]
+    assert codes.until.unique().tolist() == [NEVER]
+
+
+def test_what_may_be_read_by_a_token_is_a_prefix():
+    codes = body((16, 8, 8)).double()(tokens())
+    for token in (0, 15, 16, 40, 64, 150, 199):
+        visible = codes.visible(torch.tensor([token]))
+        assert not visible[..., codes.slots_before(token) :].any()
+        assert torch.equal(codes.visible(torch.tensor([token]), codes.slots_before(token)).sum(-1), visible.sum(-1))
+
+
+def test_a_stage_after_one_with_a_varying_number_of_codes():
+    first = zoo.leaves()
+    network = body((zoo.CHUNK,), compressor=first)
+    length = 4 * first.capacity(zoo.CHUNK)
+    network.chunk_networks.append(stage(length, wc.MeanPoolCompressor(count=4)))
+    network = network.double()
+    values = torch.randn(2, 8, zoo.CHUNK, zoo.DIM, dtype=torch.float64)
+    values[:, ::2] = values[:, ::2, :1]  # every other chunk says nothing new
+    codes = network(wc.Codes.from_tokens(values.flatten(1, 2)))
+    kept = codes.statistics["chunk_networks.0.kept"]
+    places = codes.statistics["chunk_networks.1.places"]
+    assert torch.equal(places, kept.unflatten(1, (-1, 4)).sum(-1)) and len(kept.unique()) > 1
+
+
+@pytest.mark.parametrize("window", [None, 4, 8, 100])
+@pytest.mark.parametrize("lengths", [(16,), (16, 8)])
+def test_steps_of_a_reduce_network_equal_the_whole(window, lengths):
+    network = body(lengths, window=window).double()
+    codes = tokens(160)
+    reduce_network, network.reduce_network = network.reduce_network, torch.nn.Identity()
+    made = network(codes)
+    whole = reduce_network(made)
+    ends = made.end[0].unique().tolist()
+    state, outs, first = None, [], 0
+    for group in (ends[:1], ends[1:4], ends[4:]):
+        count = int((made.end[0] <= group[-1]).sum()) - first
+        part = made.replace(
+            values=made.values[:, first : first + count],
+            **{name: getattr(made, name)[:, first : first + count] for name in wc.Codes.per_slot},
+        )
+        out, state = reduce_network.step(part, state)
+        outs.append(out.values)
+        first += count
+    torch.testing.assert_close(torch.cat(outs, dim=1), whole.values)
+    if window == 4:
+        assert state.codes[0].shape[1] < 4
+
+
+@pytest.mark.parametrize("keep", ["all", "last"])
+@pytest.mark.parametrize("steps", [[200], [1] * 70 + [130], [7, 40, 0, 100, 53]])
+def test_steps_equal_the_whole(keep, steps):
+    network = body((16, 8, 8), keep=keep, overlap=8).double()
+    codes = tokens(sum(steps))
+    whole = network(codes)
+    whole = whole.part(0, int((whole.end[0] < NEVER).sum()))
+    state, parts, first = None, [], 0
+    for count in steps:
+        part, state = network.step(codes.part(first, first + count), state)
+        first += count
+        parts.append(part)
+    made = wc.Codes.join(parts)
+    torch.testing.assert_close(made.values, whole.values)
+    for name in wc.Codes.per_slot:
+        assert torch.equal(getattr(made, name), getattr(whole, name)), name
+    span = 16 if keep == "all" else 64
+    assert sum(int(part.tokens[0]) for part in parts) == sum(steps) // span * span
+    assert [codes.values.shape[1] for codes in state.pending] == [200 % 16, 0, 0]
+
+
+def test_a_step_makes_the_statistics_of_what_it_read():
+    network = body().double()
+    part, state = network.step(tokens(40))
+    assert part.statistics["chunk_networks.0.kept"].shape == (2, 2)
+    assert part.statistics["chunk_networks.1.kept"].shape == (2, 1)
+    part, _ = network.step(wc.Codes.from_tokens(torch.randn(2, 3, zoo.DIM).double(), start=40), state)
+    assert part.values.shape == (2, 0, zoo.DIM) and not part.statistics and part.tokens.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: body((16, 6)),
+            r"chunk_networks\[1\] has chunk_length=6, and each chunk of the stage before becomes 4",
+        ),
+        (lambda: body(keep="first"), "keep='first' is unknown; allowed: 'all' or 'last'"),
+        (lambda: body(overlap=-1), "overlap=-1 is negative"),
+        (
+            lambda: wc.ReduceNetwork(dim=8, heads=2, layers=1, window=None, causal=False).step(tokens(4)),
+            "step is for causal networks",
+        ),
+        (
+            lambda: wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1, input_pooling=stage(16)).step(tokens(20)),
+            "a step brings 20 slots, input_pooling has chunk_length=16",
+        ),
+        (lambda: tokens(8).replaced_after(0), "span=0"),
+        (lambda: wc.Codes.merge([tokens(4), tokens(4)]).replaced_after(2), "codes of pace"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def model(lengths, **settings):
+    return zoo.perturb(
+        wc.ChunkReduceLM(
+            embedding=nn.Embedding(256, zoo.DIM),
+            body=body(lengths, **settings),
+            decoder=wc.LocalDecoder(dim=zoo.DIM, heads=2, layers=2, window=8, period=16),
+            head=nn.Linear(zoo.DIM, 256),
+        )
+    ).double()
+
+
+@pytest.mark.parametrize("overlap", [0, 20])
+@pytest.mark.parametrize("lengths", [(16,), (16, 8), (16, 8, 8)])
+def test_no_stage_leaks_the_future_and_every_stage_is_read(lengths, overlap):
+    language_model = model(lengths, overlap=overlap)
+    embedded = torch.randn(1, 150, zoo.DIM, dtype=torch.float64, requires_grad=True)
+    language_model.embedding = nn.Identity()
+    language_model._embed = lambda tokens, lengths: embedded[:, : tokens.shape[1]]
+    logits = language_model(torch.zeros(1, 150, dtype=torch.int64))
+    for token in (15, 16, 31, 32, 33, 63, 64, 96, 127, 128, 140):
+        (gradient,) = torch.autograd.grad(logits[0, token].sum(), embedded, retain_graph=True)
+        assert not gradient[0, token:].any(), token
+        seen = gradient[0].abs().sum(-1) > 0
+        assert seen[:token].all(), (token, seen)
+
+
+def test_the_end_of_a_long_text_is_read_without_its_beginning():
+    language_model = model((16, 8))
+    tokens = torch.randint(256, (2, 300))
+    whole = language_model(tokens)
+    codes = language_model.context(tokens)
+    reach = language_model.decoder.reach
+    assert reach == 1 + 3 + 2 * 7
+    tail = language_model(tokens[:, 200:], codes=codes, start=200)
+    torch.testing.assert_close(tail[:, reach:], whole[:, 200 + reach :])
+    assert (tail[:, reach - 1] - whole[:, 200 + reach - 1]).abs().max() > 1e-6
+    with pytest.raises(ValueError, match="start=200 skips tokens that codes are made of; give codes"):
+        language_model(tokens[:, 200:], start=200)
+
+
+def test_long_texts_are_read_in_blocks():
+    language_model = model((16, 8))
+    tokens = torch.randint(256, (2, 70))
+    embedded, codes = language_model.embedding(tokens), language_model.context(tokens)
+    masks = memory_masks(codes, 0, 70, rows=32)
+    assert [tuple(mask.shape[1:]) for mask in masks] == [(32, 4), (32, 16), (6, 24)]
+    whole = language_model.decoder(embedded, codes)
+    before = decoder.memory_masks
+    decoder.memory_masks = lambda *given: before(*given, rows=32)
+    try:
+        torch.testing.assert_close(language_model.decoder(embedded, codes), whole)
+    finally:
+        decoder.memory_masks = before
+
+
+CAUSAL = {
+    "GRU": lambda: wc.SequenceAdapter(nn.GRU(zoo.DIM, zoo.DIM, batch_first=True)),
+    "Conv1d": lambda: wc.SequenceAdapter(
+        nn.Sequential(nn.ConstantPad1d((2, 0), 0), nn.Conv1d(zoo.DIM, zoo.DIM, 3)), channels_first=True
+    ),
+    "TransformerEncoder": lambda: wc.SequenceAdapter(
+        nn.TransformerEncoder(nn.TransformerEncoderLayer(zoo.DIM, 2, 32, dropout=0.0, batch_first=True), 1),
+        causal_mask="mask",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_foreign_modules_plug_in_as_encoder_and_as_reduce_network(name):
+    module = CAUSAL[name]()
+    chunk_network = wc.ChunkNetwork(chunk_length=16, encoder=module, compressor=zoo.wavelet_compressor())
+    reduce_network = wc.ReduceAdapter(network=CAUSAL[name](), causal=True)
+    network = wc.ChunkReduce(chunk_networks=[chunk_network, stage(8)], reduce_network=reduce_network).double()
+    values = torch.randn(2, 96, zoo.DIM, dtype=torch.float64, requires_grad=True)
+    codes = network(wc.Codes.from_tokens(values, torch.tensor([96, 50])))
+    assert not codes.values[~codes.mask].any()
+    for slot in (0, 9, 20):
+        (gradient,) = torch.autograd.grad(codes.values[0, slot, 0], values, retain_graph=True)
+        end = int(codes.end[0, slot])
+        assert not gradient[0, end:].any() and gradient[0, :end].any() and not gradient[1].any()
+    alone = network(wc.Codes.from_tokens(values[1:, :50], torch.tensor([50])))
+    count = int(alone.visible(torch.tensor([50]), None)[0, 0].nonzero().max()) + 1
+    torch.testing.assert_close(alone.values[0, :count], codes.values[1, :count])
+
+
+def test_wrong_shapes_of_foreign_modules_are_named():
+    with pytest.raises(ValueError, match=r"module Linear returned shape \(2, 8, 3\), expected \(2, 8, 16\)"):
+        wc.SequenceAdapter(nn.Linear(zoo.DIM, 3))(torch.randn(2, 8, zoo.DIM))
+    with pytest.raises(ValueError, match=r"network Linear returned shape \(2, 8, 3\), expected \(2, 8, 16\)"):
+        wc.ReduceAdapter(network=nn.Linear(zoo.DIM, 3), causal=True)(wc.Codes.from_tokens(torch.randn(2, 8, zoo.DIM)))
+
+
+def test_a_wavelet_stage_after_one_with_a_varying_number_of_codes():
+    first = body((zoo.CHUNK,), compressor=zoo.leaves()).chunk_networks[0]
+    length = 2 * first.capacity
+    wavelet = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(length))
+    second = wc.ChunkNetwork(chunk_length=length, compressor=wavelet).double()
+    values = torch.randn(2, 8, zoo.CHUNK, zoo.DIM, dtype=torch.float64)
+    values[:, ::3] = values[:, ::3, :1]
+    fine = first.double()(wc.Codes.from_tokens(values.flatten(1, 2)))
+    coarse = second(fine)
+    short = fine.cut(length).lengths
+    assert ((short > 0) & (short < length)).sum(-1).max() > 1  # several short chunks in a row
+    for chunk in range(4):
+        alone = second(fine.part(chunk * length, (chunk + 1) * length))
+        part = coarse.part(chunk * length, (chunk + 1) * length)
+        torch.testing.assert_close(alone.values, part.values)
+        assert torch.equal(alone.mask, part.mask) and torch.equal(alone.end, part.end)
+    back = wavelet.expand(coarse, fine.cut(length))
+    expected = nn.functional.rms_norm(fine.cut(length).values, (zoo.DIM,))
+    torch.testing.assert_close(back, expected, atol=1e-6, rtol=0)

@@ -1,0 +1,72 @@
+"""``wavecomp compress``: files to codes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from wavecomp.commands.checkpoint import add_checkpoint, byte_model
+from wavecomp.files import CodesWriter
+from wavecomp.networks import StreamingEncoder
+
+PIECE = 1 << 16
+"""Bytes that are read at once."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """What can be set."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="read one after another, as one text")
+    add_checkpoint(parser)
+    parser.add_argument("--output", required=True, metavar="FILE", help="where the codes go, a safetensors file")
+
+
+def run(arguments: Namespace) -> None:
+    """Write the codes, and a line of what came of it."""
+    paths, output = [Path(name) for name in arguments.files], Path(arguments.output)
+    size = sum(map(size_of, paths))
+    if output.exists() and any(output.samefile(path) for path in paths):
+        raise ValueError(f"output {output} is one of the files to read; give another")
+    model = byte_model(arguments.checkpoint)
+    began = time.perf_counter()
+    with torch.inference_mode(), CodesWriter(output, model) as writer:
+        encoder = StreamingEncoder(model)
+        with tqdm(total=size, unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
+            for piece in pieces(paths):
+                writer.add(encoder.feed(piece))
+                bar.update(len(piece))
+        if not writer.tokens:
+            least = model.body.spans[0 if model.body.keep == "all" else -1]
+            raise ValueError(f"the files hold {encoder.tokens} bytes; allowed: {least}, one chunk, and above")
+    seconds = time.perf_counter() - began
+    without = encoder.tokens - writer.tokens
+    sys.stdout.write(
+        f"{encoder.tokens:,} bytes"
+        + (f" (the last {without:,} fill no chunk and have no code)" if without else "")
+        + f", {writer.codes:,} codes, ratio {writer.ratio:.2f}, {seconds:.1f} s, "
+        f"{encoder.tokens / seconds:,.0f} bytes/s: {output}\n"
+    )
+
+
+def size_of(path: Path) -> int:
+    """Bytes in a file.
+
+    Raises:
+        FileNotFoundError: when it is none.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"file {path} does not exist")
+    return path.stat().st_size
+
+
+def pieces(paths: Sequence[Path]) -> Iterator[bytes]:
+    """The contents of files, one after another."""
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(PIECE):
+                yield piece

@@ -1,0 +1,58 @@
+"""``wavecomp generate``: continue a text."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wavecomp.commands.checkpoint import add_checkpoint, byte_model
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """What can be set."""
+    add_checkpoint(parser)
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt", default="", metavar="TEXT", help="what is to be continued; nothing unless given")
+    prompt.add_argument("--prompt-file", metavar="FILE", help="the same, from a file")
+    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="bytes to add (%(default)s)")
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest byte (%(default)s)")
+    parser.add_argument("--top-k", type=int, metavar="K", help="sample among so many likeliest bytes")
+    parser.add_argument("--top-p", type=float, metavar="P", help="sample among the likeliest of this probability")
+    parser.add_argument("--seed", type=int, help="the same seed, the same text; another each time unless given")
+
+
+def run(arguments: Namespace) -> None:
+    """Write the continuation as it comes."""
+    prompt = Path(arguments.prompt_file).read_bytes() if arguments.prompt_file else arguments.prompt.encode()
+    model = byte_model(arguments.checkpoint)
+    generator = torch.Generator()
+    if arguments.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(arguments.seed)
+    tokens = model.stream(
+        torch.tensor([list(prompt)], dtype=torch.int64),
+        max_new_tokens=arguments.max_new_tokens,
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        generator=generator,
+    )
+    for text in decoded(tokens):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def decoded(tokens: Iterable[Tensor]) -> Iterator[str]:
+    """Bytes ``(1,)`` as text, as soon as a character is whole; what is no UTF-8 is replaced."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for token in tokens:
+        yield decoder.decode(bytes([int(token)]))
+    yield decoder.decode(b"", final=True)

@@ -1,0 +1,32 @@
+"""Tokens at the door of a model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wavecomp.codes import Codes
+from wavecomp.records import check_lengths
+
+
+def embed_tokens(embedding: nn.Module, tokens: Tensor, lengths: Tensor | None = None) -> Codes:
+    """One code per token, its embedding.
+
+    Args:
+        embedding: a module from tokens ``(batch, length)`` to ``(batch, length, dim)``, one token at a time.
+        tokens: ``(batch, length)`` int64.
+        lengths: ``(batch,)``, tokens in each row; all unless given. What lies behind them is not read.
+
+    Raises:
+        ValueError: shapes that do not fit, or lengths beyond the tensor (values are checked on the CPU only).
+
+    Example:
+        >>> embed_tokens(torch.nn.Embedding(256, 8), torch.randint(256, (2, 10))).values.shape
+        torch.Size([2, 10, 8])
+    """
+    if tokens.ndim != 2:
+        raise ValueError(f"tokens has shape {tuple(tokens.shape)}, expected (batch, length)")
+    if lengths is not None:
+        check_lengths("tokens", lengths, tuple(tokens.shape[:1]), tokens.shape[1])
+        tokens = torch.where(torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None], tokens, 0)
+    return Codes.from_tokens(embedding(tokens), lengths)

@@ -1,0 +1,137 @@
+"""The codes that a decoder reads step by step: keys and values made once, in buffers that grow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wavecomp.codes import NEVER, Codes
+from wavecomp.networks.attention import MemoryAttention, head_angles, join_heads, log_of_support, rotate, split_heads
+from wavecomp.networks.decoder import LocalDecoder
+from wavecomp.positions import Rotary
+
+ROWS = 8
+"""Places that attend at once: what bounds the scores of a long memory."""
+
+
+class Growing:
+    """A tensor whose last axis grows in place; the room doubles, so that a long one is seldom copied.
+
+    Args:
+        tensor: what is there at the beginning.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.room = tensor
+        self.length = tensor.shape[-1]
+
+    @property
+    def tensor(self) -> Tensor:
+        """What is there: a view."""
+        return self.room[..., : self.length]
+
+    def append(self, further: Tensor) -> None:
+        """Write ``further`` behind what is there."""
+        length = self.length + further.shape[-1]
+        if length > self.room.shape[-1]:
+            room = self.room.new_empty(*self.room.shape[:-1], max(length, 2 * self.room.shape[-1]))
+            room[..., : self.length] = self.tensor
+            self.room = room
+        self.room[..., self.length : length] = further
+        self.length = length
+
+    def keep(self, first: int, stay: Tensor) -> None:
+        """Drop what lies behind ``first``, but for the places in ``stay``, a mask of what does."""
+        rest = self.tensor[..., first:][..., stay]
+        self.length = first
+        self.append(rest)
+
+
+class CodeMemory:
+    """The codes that a decoder's next places see, for each block that reads them.
+
+    Everything is fixed between two chunk edges. At an edge new codes come in, and those that no later place sees, empty
+    slots and codes that coarser ones stand in for, go: the cost follows what is visible. Slot 0 is the sink.
+
+    Args:
+        decoder: whose blocks read.
+        batch: rows.
+    """
+
+    def __init__(self, decoder: LocalDecoder, batch: int) -> None:
+        self.dim, self.heads = decoder.dim, decoder.heads
+        blocks: list[Any] = list(decoder.blocks)
+        self.attentions: dict[int, MemoryAttention] = {
+            layer: block.memory_attention for layer, block in enumerate(blocks) if block.memory_attention is not None
+        }
+        # the token from which on a code is not seen: 0 for an empty slot
+        self.until = Growing(torch.full((batch, 1), NEVER, device=decoder.start.device))
+        self.log_support = Growing(torch.zeros_like(decoder.start[:1]).expand(batch, 1))
+        self.keys_values = {layer: _sink(attention, batch) for layer, attention in self.attentions.items()}
+        self.all_seen = True
+
+    def update(self, codes: Codes, token: int, chunk_length: int) -> None:
+        """At a chunk edge: forget and take in.
+
+        Args:
+            codes: that came to exist.
+            token: the place of the edge, the first that sees them.
+            chunk_length: places until the next edge.
+        """
+        self._forget(token)
+        self._take_in(codes, token)
+        self.all_seen = int(self.until.tensor.amin()) >= token + chunk_length
+
+    def read(self, layer: int, x: Tensor, place: Tensor, rotary: Rotary) -> Tensor:
+        """What the codes add in block ``layer``; see :class:`wavecomp.networks.decoder.ReadCodes`.
+
+        A place reads all keys and values once, and memory is what limits it: the plain products on slots that lie side
+        by side are faster than a fused kernel here.
+        """
+        attention = self.attentions[layer]
+        keys, values = (grown.tensor for grown in self.keys_values[layer])
+        q = rotate(split_heads(attention.q(x), self.heads), rotary) * (self.dim // self.heads) ** -0.5
+        out = []
+        for rows, places in zip(q.split(ROWS, dim=2), place.split(ROWS)):
+            scores = rows @ keys
+            if attention.support_scale is not None:
+                scores = scores + attention.support_scale[:, None, None] * self.log_support.tensor[:, None, None]
+            if not self.all_seen:
+                scores = scores.masked_fill((places[:, None] >= self.until.tensor[:, None])[:, None], -torch.inf)
+            out.append(scores.softmax(-1) @ values.mT)
+        return attention.out(join_heads(torch.cat(out, dim=2)))
+
+    def _forget(self, token: int) -> None:
+        stay = (self.until.tensor > token).sum(0) > 0
+        first = int(stay.int().cumprod(0).sum())
+        if first < self.until.length:
+            for grown in self._all():
+                grown.keep(first, stay[first:])
+
+    def _take_in(self, codes: Codes, token: int) -> None:
+        until = torch.where(codes.mask, codes.until, 0)
+        seen = until > token
+        count = int(seen.sum(-1).amax()) if codes.values.shape[1] else 0
+        # codes first, in the order that they have
+        order = (~seen).int().argsort(dim=-1, stable=True)[:, :count]
+        until, position, support = (x.gather(1, order) for x in (until, codes.position, codes.support))
+        values = codes.values.gather(1, order[..., None].expand(-1, -1, self.dim))
+        rotary = head_angles(position, self.dim, self.heads)
+        self.until.append(until)
+        self.log_support.append(log_of_support(support))
+        for layer, attention in self.attentions.items():
+            for grown, new in zip(self.keys_values[layer], attention.keys_values(values, rotary)):
+                grown.append(new.mT)
+
+    def _all(self) -> list[Growing]:
+        return [self.until, self.log_support, *(grown for pair in self.keys_values.values() for grown in pair)]
+
+
+def _sink(attention: MemoryAttention, batch: int) -> tuple[Growing, Growing]:
+    """Key and value of the sink, ``(batch, heads, head_dim, 1)``: its key is compared by content alone."""
+    key, value = attention.sink.detach()
+    key = F.pad(key[..., attention.turned :], (attention.turned, 0))
+    return Growing(key.mT.expand(batch, -1, -1, -1)), Growing(value.mT.expand(batch, -1, -1, -1))

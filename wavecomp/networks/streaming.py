@@ -1,0 +1,98 @@
+"""Reading without end: codes as they come to exist."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavecomp.codes import Codes
+
+
+class StreamingEncoder:
+    """Reads a sequence piece by piece and gives its codes as they come to exist.
+
+    All codes together are those that ``encode`` makes of the whole, but for those of a short last chunk. It remembers
+    the tokens of chunks that are not complete and what the Reduce-Network may still read: with a window that does not
+    grow; with ``window=None`` it grows by the keys and values of every code.
+
+    Args:
+        model: has an ``embedding``, one token at a time, and a causal ``body`` with ``step``. Put it into eval mode.
+        block: tokens that are read at once; more is faster up to a point and takes more memory.
+
+    Raises:
+        ValueError: a block below 1.
+
+    Example:
+        >>> compressor = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(4))
+        >>> body = wc.ChunkReduce(
+        ...     chunk_networks=[wc.ChunkNetwork(chunk_length=16, compressor=compressor)],
+        ...     reduce_network=wc.ReduceNetwork(dim=8, heads=2, layers=1),
+        ... )
+        >>> decoder = wc.LocalDecoder(dim=8, heads=2, layers=1, window=8)
+        >>> parts = dict(embedding=torch.nn.Embedding(256, 8), decoder=decoder, head=torch.nn.Linear(8, 256))
+        >>> encoder = StreamingEncoder(wc.ChunkReduceLM(body=body, **parts))
+        >>> [encoder.feed(b"the same again, ").values.shape[1], encoder.feed(b"and on").values.shape[1]]
+        [4, 0]
+    """
+
+    def __init__(self, model: Any, *, block: int = 2048) -> None:
+        if block < 1:
+            raise ValueError(f"block={block} is too small; allowed: 1 and above")
+        self.embedding = model.embedding
+        self.body = model.body
+        chunk_length: int = model.body.chunk_length
+        self.block = max(block // chunk_length, 1) * chunk_length
+        self.device = next(model.parameters()).device
+        self.tokens = 0
+        self._waiting: Tensor | None = None
+        self._state: Any = None
+
+    @torch.no_grad()
+    def feed(self, tokens: Tensor | bytes) -> Codes:
+        """Read on.
+
+        Args:
+            tokens: ``(batch, length)`` int64, all rows equally many, or bytes for one row.
+
+        Returns:
+            The codes that came to exist, maybe none, with ``tokens`` and statistics of what they were made from.
+
+        Raises:
+            ValueError: tokens of another shape, or another number of rows than before.
+        """
+        tokens = self._checked(tokens)
+        self.tokens += tokens.shape[1]
+        if self._waiting is not None:
+            tokens = torch.cat([self._waiting, tokens], dim=1)
+        whole = tokens.shape[1] // self.body.chunk_length * self.body.chunk_length
+        self._waiting = tokens[:, whole:].clone()
+        first = self.tokens - tokens.shape[1]
+        parts = []
+        for at in range(0, max(whole, 1), self.block):
+            embedded = self.embedding(tokens[:, at : min(at + self.block, whole)])
+            codes, self._state = self.body.step(Codes.from_tokens(embedded, start=first + at), self._state)
+            parts.append(codes)
+        return _together(parts)
+
+    def _checked(self, tokens: Tensor | bytes) -> Tensor:
+        if not isinstance(tokens, Tensor):
+            tokens = torch.from_numpy(np.frombuffer(tokens, np.uint8).astype(np.int64))[None].to(self.device)
+        if tokens.ndim != 2:
+            raise ValueError(f"tokens has shape {tuple(tokens.shape)}, expected (batch, length)")
+        if self._waiting is not None and len(tokens) != len(self._waiting):
+            raise ValueError(f"tokens has {len(tokens)} rows, those before had {len(self._waiting)}")
+        return tokens
+
+
+def _together(parts: Sequence[Codes]) -> Codes:
+    """Codes of several steps, with the tokens and statistics of all."""
+    names = {name: None for part in parts for name in part.statistics}
+    statistics = {
+        name: torch.cat([part.statistics[name] for part in parts if name in part.statistics], dim=1) for name in names
+    }
+    tokens = torch.stack([part.tokens for part in parts]).sum(0)
+    return Codes.join(parts).replace(tokens=tokens, statistics=statistics)

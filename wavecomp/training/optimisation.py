@@ -1,0 +1,203 @@
+"""What training needs whatever the model is for: an optimiser and its rate, ratio controllers, a first try."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+from wavecomp.codes import Codes
+from wavecomp.compressors import RatioController
+from wavecomp.training.data import Batch, LabelledBatch
+
+
+class CompressionModule(L.LightningModule):
+    """Trains a model with a body from Codes to Codes, with AdamW, warm-up and a cosine.
+
+    A kind of model says what a training step does, which metrics there are (:meth:`metrics`) and how a batch moves
+    them (:meth:`evaluate`). They are logged under ``val/`` and ``test/``; the one called ``loss`` chooses the best
+    checkpoint.
+
+    Args:
+        model: with ``embedding``, ``body`` and ``encode``.
+        learning_rate: at its peak.
+        weight_decay: of matrices; vectors and scalars have none.
+        betas: of AdamW.
+        warmup_steps: steps until the peak.
+        final_share: share of the peak that is left at the end of the cosine.
+
+    Raises:
+        ValueError: a rate that is not positive, a negative decay or warm-up, a share outside 0 to 1.
+    """
+
+    shown: tuple[str, ...] = ()
+    """Metrics that the progress bar shows."""
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.98),
+        warmup_steps: int = 50,
+        final_share: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if learning_rate <= 0:
+            raise ValueError(f"learning_rate={learning_rate} is out of range; allowed: above 0")
+        if weight_decay < 0:
+            raise ValueError(f"weight_decay={weight_decay} is negative; allowed: 0 and above")
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps={warmup_steps} is negative; allowed: 0 and above")
+        check_share("final_share", final_share)
+        self.model: Any = model
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.betas = betas
+        self.warmup_steps = warmup_steps
+        self.final_share = final_share
+        self._counts: dict[str, Tensor] = {}
+        self.val_metrics = nn.ModuleDict(self.metrics())
+        self.test_metrics = nn.ModuleDict(self.metrics())
+
+    def metrics(self) -> dict[str, Metric]:
+        """Fresh metrics by name, one of them ``loss``."""
+        raise NotImplementedError
+
+    def evaluate(self, batch: Any, metrics: dict[str, Any]) -> list[str]:
+        """Move the metrics by a batch; the names of those that are to be logged."""
+        raise NotImplementedError
+
+    def setup(self, stage: str) -> None:
+        self.check_data(getattr(self.trainer, "datamodule", None))
+
+    def check_data(self, data: L.LightningDataModule | None) -> None:
+        """Try the model on what a data module says of itself, before any work; see :meth:`check`."""
+        self.check(getattr(data, "vocabulary", 1))
+
+    def check(self, vocabulary: int) -> None:
+        """Try a few tokens before any work.
+
+        Args:
+            vocabulary: how many tokens the data has.
+
+        Raises:
+            ValueError: parts of the model that do not fit together, or tokens that it does not know.
+        """
+        predicted = self.try_model(vocabulary).shape[-1]
+        if predicted < vocabulary:
+            raise ValueError(
+                f"the data has tokens up to {vocabulary - 1}, the model's head predicts 0 to {predicted - 1}"
+            )
+
+    @torch.no_grad()
+    def try_model(self, vocabulary: int) -> Tensor:
+        """Logits of a few tokens, the highest of the vocabulary.
+
+        Raises:
+            ValueError: parts of the model that do not fit together, or tokens that its embedding does not know.
+        """
+        device = next(self.model.parameters()).device
+        tokens = torch.full((1, self.model.body.chunk_length + 1), vocabulary - 1, device=device)
+        embedded = getattr(self.model.embedding, "num_embeddings", vocabulary)
+        if vocabulary > embedded:
+            raise ValueError(
+                f"the data has tokens up to {vocabulary - 1}, the model's embedding allows 0 to {embedded - 1}"
+            )
+        try:
+            return self.model(tokens)
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(f"the parts of the model do not fit together: {error}") from error
+
+    def log_step(self, codes: Codes, figures: dict[str, Tensor]) -> None:
+        """Log what a training step found, with the ratio and overflow of its codes, and count these."""
+        figures = {**figures, "compression_ratio": codes.ratio}
+        overflow = [value.sum() for name, value in codes.statistics.items() if name.endswith(".overflow")]
+        if overflow:
+            figures["overflow"] = torch.stack(overflow).sum().float()
+        for path in self._controllers():
+            counted = torch.stack([codes.statistics[f"{path}.{name}"].sum() for name in ("places", "kept")])
+            self._counts[path] = self._counts.get(path, 0) + counted
+        for name, value in figures.items():
+            bar = name not in ("answer_accuracy", "overflow")
+            self.log(f"train/{name}", value, prog_bar=bar, batch_size=len(codes.tokens))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the ratio controllers, once the optimiser has stepped, by the codes of all ranks."""
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+            for path, controller in self._controllers().items():
+                tokens, kept = self.trainer.strategy.reduce(self._counts[path], reduce_op="sum")
+                controller.update(tokens=tokens, codes=kept)
+            self._counts = {}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate(batch, "test", self.test_metrics)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Codes:
+        """The codes of a batch."""
+        return self.model.encode(batch["tokens"], batch["lengths"])
+
+    def configure_optimizers(self) -> Any:
+        matrices = [p for p in self.parameters() if p.ndim >= 2]
+        others = [p for p in self.parameters() if p.ndim < 2]
+        optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=self.learning_rate,
+            betas=self.betas,
+        )
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < math.inf:
+            raise ValueError("trainer.max_steps=-1 leaves the cosine without an end; give a number of steps")
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step, int(steps)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def rate(self, step: int, steps: int) -> float:
+        """Share of the peak learning rate at a step: a straight line up, then half a cosine down."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, steps - self.warmup_steps))
+        return self.final_share + (1 - self.final_share) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def _evaluate(self, batch: Any, stage: str, modules: nn.ModuleDict) -> None:
+        metrics: dict[str, Any] = dict(modules.items())
+        for name in self.evaluate(batch, metrics):
+            self.log(f"{stage}/{name}", metrics[name], on_step=False, on_epoch=True, prog_bar=name in self.shown)
+
+    def _controllers(self) -> dict[str, RatioController]:
+        body = self.model.body
+        return body.controllers() if hasattr(body, "controllers") else {}
+
+
+def check_share(name: str, share: float) -> None:
+    """Raise ``ValueError`` for a share outside 0 to 1."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name}={share} is out of range; allowed: 0 to 1")
+
+
+def real_places(batch: Batch | LabelledBatch) -> Tensor:
+    """``(batch, length)``: which places hold a token."""
+    tokens, lengths = batch["tokens"], batch["lengths"]
+    if lengths is None:
+        return torch.ones_like(tokens, dtype=torch.bool)
+    return torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+
+
+def surprise(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood of each token in nats, and whether it was the likeliest: the shape of ``tokens`` each."""
+    logits = logits.float()
+    nats = F.cross_entropy(logits.flatten(0, -2), tokens.flatten(), reduction="none").view_as(tokens)
+    return nats, logits.argmax(-1) == tokens
+
+
+def mean_of(values: Tensor, mask: Tensor) -> Tensor:
+    """Their mean where the mask holds; 0 where it holds nowhere."""
+    return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
