@@ -612,7 +612,7 @@ def test_no_gradient_from_the_future_and_one_from_the_distant_past(make):
     model = zoo.perturb(make()).double()
     tokens = torch.randint(256, (1, 70))
     embeddings = model.embedding(tokens).detach().requires_grad_()
-    model.embedding = Given(embeddings)
+    model.embedding = zoo.Given(embeddings)
     logits = model(tokens)
     for t in (0, 1, 15, 16, 17, 33, 48, 69):
         (gradient,) = torch.autograd.grad(logits[:, t].sum(), embeddings, retain_graph=True)
@@ -624,17 +624,6 @@ def test_no_gradient_from_the_future_and_one_from_the_distant_past(make):
     without = model(tokens, codes="hidden")
     (gradient,) = torch.autograd.grad(without[:, 69].sum(), embeddings)
     assert not gradient[0, : 69 - 18].any()
-
-
-class Given(nn.Module):
-    """Embeddings that were made before, for the first tokens asked for."""
-
-    def __init__(self, embeddings):
-        super().__init__()
-        self.embeddings = embeddings
-
-    def forward(self, tokens):
-        return self.embeddings[:, : tokens.shape[1]]
 
 
 @each_model

@@ -69,6 +69,11 @@ def test_values_and_gradients_stay_finite_in_chunks_of_zeros_of_constants_and_of
         assert all(torch.isfinite(x).all() for x in found)
 
 
+@each(EVERY)
+def test_a_row_without_a_chunk_has_no_codes(make):
+    assert encoded(make(), torch.randn(2, 0, DIM)).values.shape[1] == 0
+
+
 def test_every_public_compressor_with_room_is_here():
     tables = (zoo.PRUNERS, zoo.COMPRESSORS)
     assert {kind for table in tables for kind, make in table.items() if hasattr(make(), "room")} == set(TIGHT)

@@ -34,9 +34,20 @@ def test_short_chunks_keep_their_share(make):
     assert (has | ~kept.mask).all()
 
 
+def test_shrinkage_owes_a_price_for_each_code_by_its_weight():
+    pruner = wc.Shrinkage(target_ratio=4, price=0.5, start=1.0)
+    silent = bands(level=4)
+    silent = silent.replace(values=silent.values * 1e-3)
+    assert pruner(silent).losses["price"] == 0
+    loud = silent.replace(values=silent.values * 1e9)  # all weights are 1
+    always = loud.layout.always.float().mean()
+    torch.testing.assert_close(pruner(loud).losses["price"], 0.5 * (1 - always), rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
+        (lambda: wc.Shrinkage(target_ratio=4, price=-1), "price=-1 is out of range; allowed: 0 and above"),
         (lambda: wc.KeepLowpass(0), "count=0 is too small"),
         (lambda: wc.KeepLowpass(3)(bands()), "count=3 is too small beside the 4 coefficients of cA2: the end of each"),
         (lambda: wc.TopK(8)(bands()), "count=8 is too small beside the 4 coefficients of cA2"),

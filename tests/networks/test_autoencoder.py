@@ -113,19 +113,10 @@ def test_without_their_codes_all_texts_are_alike():
 def test_one_body_may_look_at_the_whole_sequence_both_ways():
     model = ready(MODELS["GlobalTopK"])
     embedded = torch.randn(1, 48, zoo.DIM, dtype=torch.float64, requires_grad=True)
-    model.embedding = Given(embedded)
+    model.embedding = zoo.Given(embedded)
     logits = model(torch.zeros(1, 48, dtype=torch.int64))
     (gradient,) = torch.autograd.grad(logits[0, 3].square().sum(), embedded)
     assert gradient[0, 40:].any()
-
-
-class Given(nn.Module):
-    def __init__(self, embeddings):
-        super().__init__()
-        self.embeddings = embeddings
-
-    def forward(self, tokens):
-        return self.embeddings
 
 
 def test_what_a_stage_keeps_comes_back_to_the_slots_that_it_came_from():

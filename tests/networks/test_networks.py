@@ -85,6 +85,13 @@ def test_input_pooling_comes_before_the_layers():
     assert codes.values.shape == (1, 4, zoo.DIM) and float(codes.ratio) == 4.0
 
 
+@pytest.mark.parametrize("length", [0, zoo.CHUNK])
+def test_every_parameter_has_a_gradient_even_where_no_chunk_is_complete(length):
+    model = zoo.language_model()
+    model(torch.zeros(2, length + 1, dtype=torch.long)).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
 def test_a_reduce_network_without_causality_reads_both_ways():
     network = wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1, window=None, causal=False)
     values = torch.randn(1, 6, zoo.DIM, requires_grad=True)

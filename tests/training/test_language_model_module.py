@@ -108,6 +108,16 @@ def test_a_vocabulary_that_the_model_does_not_know_is_refused(tmp_path):
         trainer(default_root_dir=tmp_path).fit(module, CopyDataModule(symbols=32, length=16))
 
 
+def test_a_stage_whose_chunks_are_longer_than_the_samples_is_refused(tmp_path):
+    module = LanguageModelModule(model=zoo.language_model(), warmup_steps=0)
+    span = module.model.body.spans[-1]
+    with pytest.raises(
+        ValueError, match=rf"chunk_networks\[0\] reads chunks of {span} tokens, the longest .* has {span}:"
+    ):
+        trainer(default_root_dir=tmp_path, max_steps=1).fit(module, CopyDataModule(length=span // 2))
+    trainer(default_root_dir=tmp_path, max_steps=1).fit(module, CopyDataModule(length=span // 2 + 1))
+
+
 def test_a_run_without_an_end_is_refused(tmp_path):
     module = LanguageModelModule(model=zoo.language_model())
     with pytest.raises(ValueError, match="max_steps=-1"):

@@ -66,7 +66,7 @@ def backends(device: torch.device) -> Iterator[tuple[str, str]]:
     """What would run on this device."""
     yield "device", str(device)
     transform = wc.DWT1d("haar", level=3)
-    forms = {length: transform._form(torch.empty(1, 1, length, 1, device=device), None) for length in (64, 4096)}
+    forms = {length: transform.form(torch.empty(1, 1, length, 1, device=device)) for length in (64, 4096)}
     yield "DWT1d", ", ".join(f"'{form}' for chunks of {length}" for length, form in forms.items()) + " (backend='auto')"
     if kernels.available(torch.empty(0, device=device)):
         yield "triton", f"{version('triton')}, backend='triton' runs"

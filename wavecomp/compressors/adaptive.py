@@ -61,8 +61,15 @@ class Shrinkage(AdaptivePruner):
     weight falls to zero, so what is dropped was about to vanish anyway, and gradients need no straight-through.
     (Wavelet shrinkage: Donoho and Johnstone, 1994.)
 
+    The threshold alone only sees loudness. Each code also owes a price by its weight, so that what the loss has no use
+    for grows quiet, and the places go where they are worth more.
+
     Args:
         target_ratio, room, start: as in :class:`AdaptivePruner`.
+        price: nats per token that a code of weight 1 for each token would owe, 0 and above.
+
+    Raises:
+        ValueError: a negative price, and what :class:`AdaptivePruner` refuses.
 
     Example:
         >>> layout = wc.DWT1d("haar", level=5).layout(64)
@@ -70,13 +77,22 @@ class Shrinkage(AdaptivePruner):
         16
     """
 
-    def __init__(self, *, target_ratio: float, room: float = 2.0, start: float = 1.0) -> None:
+    def __init__(self, *, target_ratio: float, room: float = 2.0, start: float = 1.0, price: float = 0.1) -> None:
         super().__init__(target_ratio=target_ratio, room=room, start=start)
+        if price < 0:
+            raise ValueError(f"price={price} is out of range; allowed: 0 and above")
+        self.price = price
         self.shrink = GroupThreshold()
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, price={self.price}"
 
     def forward(self, bands: Bands) -> Kept:
         loudness = relative_loudness(bands.values)
-        return self.keep(bands, self.shrink(loudness, self.controller.threshold, bands.layout.level), loudness)
+        weight = self.shrink(loudness, self.controller.threshold, bands.layout.level)
+        details = bands.mask & ~bands.layout.always
+        owed = self.price * (weight * details).sum() / bands.lengths.sum().clamp(min=1)
+        return self.keep(bands, weight, loudness).replace(losses={"price": owed})
 
 
 class HardConcrete(AdaptivePruner):

@@ -6,6 +6,7 @@ from dataclasses import field
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.records import Record, record
@@ -267,7 +268,7 @@ class GlobalTopK(Pruner):
         capacity = self.capacity(bands.layout)
         loudness = bands.values.detach().float().norm(dim=-1)
         score = torch.where(bands.layout.always, torch.inf, loudness).masked_fill(~bands.mask, -torch.inf)
-        ordered = score.flatten(1).sort(dim=-1, descending=True).values
+        ordered = F.pad(score.flatten(1), (0, 1), value=-torch.inf).sort(dim=-1, descending=True).values
         budget = (bands.lengths.sum(-1) / self.target_ratio).ceil().long()
         least = ordered.gather(-1, (budget - 1).clamp(0, ordered.shape[-1] - 1)[:, None])[..., None]
         passes = bands.mask & (score >= least)

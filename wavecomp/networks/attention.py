@@ -247,6 +247,11 @@ class MemoryAttention(nn.Module):
         k, v = split_heads(self.kv(values), 2 * self.heads).chunk(2, dim=1)
         return rotate(k, rotary), v
 
+    def sink_keys_values(self, batch: int) -> KeysValues:
+        """Key and value of the sink, ``(batch, heads, 1, head_dim)``: it has no place, so content alone compares."""
+        key, value = self.sink.unsqueeze(1).expand(-1, batch, -1, -1, -1)
+        return F.pad(key[..., self.turned :], (self.turned, 0)), value
+
     def read(
         self,
         x: Tensor,
@@ -264,10 +269,8 @@ class MemoryAttention(nn.Module):
         return self.out(join_heads(_prefix_attention(q, k, v, masks, **bias)))
 
     def _with_sink(self, keys_values: KeysValues, q: Tensor) -> KeysValues:
-        sink_k, sink_v = self.sink.to(q.dtype).unsqueeze(1).expand(-1, len(q), -1, -1, -1)
-        # the sink has no place: its key is compared by content alone
-        sink_k = F.pad(sink_k[..., self.turned :], (self.turned, 0))
-        k, v = (torch.cat([sink, codes], dim=2) for sink, codes in zip((sink_k, sink_v), keys_values))
+        sinks = (sink.to(q.dtype) for sink in self.sink_keys_values(len(q)))
+        k, v = (torch.cat([sink, codes], dim=2) for sink, codes in zip(sinks, keys_values))
         return k, v
 
 

@@ -24,9 +24,15 @@ def embed_tokens(embedding: nn.Module, tokens: Tensor, lengths: Tensor | None = 
         >>> embed_tokens(torch.nn.Embedding(256, 8), torch.randint(256, (2, 10))).values.shape
         torch.Size([2, 10, 8])
     """
+    check_tokens(tokens, lengths)
+    if lengths is not None:
+        tokens = torch.where(torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None], tokens, 0)
+    return Codes.from_tokens(embedding(tokens), lengths)
+
+
+def check_tokens(tokens: Tensor, lengths: Tensor | None) -> None:
+    """Raise ``ValueError`` for tokens and lengths that are no rows."""
     if tokens.ndim != 2:
         raise ValueError(f"tokens has shape {tuple(tokens.shape)}, expected (batch, length)")
     if lengths is not None:
         check_lengths("tokens", lengths, tuple(tokens.shape[:1]), tokens.shape[1])
-        tokens = torch.where(torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None], tokens, 0)
-    return Codes.from_tokens(embedding(tokens), lengths)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from wavecomp.codes import Codes
 from wavecomp.networks.chunk_reduce import ChunkReduce
+from wavecomp.networks.embedding import check_tokens, embed_tokens
 from wavecomp.networks.generation import Sampler, generate, stream
-from wavecomp.records import check_lengths
 
 
 class ChunkReduceLM(nn.Module):
@@ -70,24 +70,26 @@ class ChunkReduceLM(nn.Module):
             raise ValueError(f"codes={codes!r} is unknown; allowed: Codes, 'hidden' or None")
         if start and codes is None:
             raise ValueError(f"start={start} skips tokens that codes are made of; give codes")
-        embedded = self._embed(tokens, lengths)
+        embedded = embed_tokens(self.embedding, tokens, lengths)
         if codes is None:
             codes = self.context(tokens, lengths)
         elif isinstance(codes, str):
-            codes = Codes.from_tokens(embedded[:, :0])
-        return self.head(self.decoder(embedded, codes, **({"start": start} if start else {})))
+            codes = embedded.part(0, 0)
+        return self.head(self.decoder(embedded.values, codes, **({"start": start} if start else {})))
 
     def encode(self, tokens: Tensor, lengths: Tensor | None = None) -> Codes:
         """The codes of all tokens, those of a short last chunk included (which no prediction sees)."""
-        return self.body(Codes.from_tokens(self._embed(tokens, lengths), lengths))
+        return self.body(embed_tokens(self.embedding, tokens, lengths))
 
     def context(self, tokens: Tensor, lengths: Tensor | None = None) -> Codes:
-        """The codes that a prediction within these rows can see: those of chunks that end before the last token."""
-        self._check_shapes(tokens, lengths)
+        """The codes that a prediction within these rows can see: those of :meth:`before_last`."""
+        return self.encode(*self.before_last(tokens, lengths))
+
+    def before_last(self, tokens: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The chunks that end before the last token, ``(batch, shorter length)``, and how much of them rows fill."""
+        check_tokens(tokens, lengths)
         length = max(tokens.shape[1] - 1, 0) // self.body.chunk_length * self.body.chunk_length
-        if lengths is not None:
-            lengths = lengths.clamp(max=length)
-        return self.encode(tokens[:, :length], lengths)
+        return tokens[:, :length], None if lengths is None else lengths.clamp(max=length)
 
     def generate(
         self,
@@ -135,16 +137,3 @@ class ChunkReduceLM(nn.Module):
         """The new tokens of :meth:`generate` one by one as they come, ``(batch,)`` each."""
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
         return stream(self, prompt, lengths, max_new_tokens=max_new_tokens, sampler=sampler)
-
-    def _embed(self, tokens: Tensor, lengths: Tensor | None) -> Tensor:
-        self._check_shapes(tokens, lengths)
-        if lengths is not None:
-            tokens = torch.where(torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None], tokens, 0)
-        return self.embedding(tokens)
-
-    @staticmethod
-    def _check_shapes(tokens: Tensor, lengths: Tensor | None) -> None:
-        if tokens.ndim != 2:
-            raise ValueError(f"tokens has shape {tuple(tokens.shape)}, expected (batch, length)")
-        if lengths is not None:
-            check_lengths("ChunkReduceLM", lengths, tuple(tokens.shape[:1]), tokens.shape[1])

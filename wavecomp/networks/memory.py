@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from wavecomp.codes import NEVER, Codes
 from wavecomp.networks.attention import MemoryAttention, head_angles, join_heads, log_of_support, rotate, split_heads
@@ -70,7 +69,10 @@ class CodeMemory:
         # the token from which on a code is not seen: 0 for an empty slot
         self.until = Growing(torch.full((batch, 1), NEVER, device=decoder.start.device))
         self.log_support = Growing(torch.zeros_like(decoder.start[:1]).expand(batch, 1))
-        self.keys_values = {layer: _sink(attention, batch) for layer, attention in self.attentions.items()}
+        self.keys_values = {
+            layer: tuple(Growing(sink.detach().mT) for sink in attention.sink_keys_values(batch))
+            for layer, attention in self.attentions.items()
+        }
         self.all_seen = True
 
     def update(self, codes: Codes, token: int, chunk_length: int) -> None:
@@ -128,10 +130,3 @@ class CodeMemory:
 
     def _all(self) -> list[Growing]:
         return [self.until, self.log_support, *(grown for pair in self.keys_values.values() for grown in pair)]
-
-
-def _sink(attention: MemoryAttention, batch: int) -> tuple[Growing, Growing]:
-    """Key and value of the sink, ``(batch, heads, head_dim, 1)``: its key is compared by content alone."""
-    key, value = attention.sink.detach()
-    key = F.pad(key[..., attention.turned :], (attention.turned, 0))
-    return Growing(key.mT.expand(batch, -1, -1, -1)), Growing(value.mT.expand(batch, -1, -1, -1))

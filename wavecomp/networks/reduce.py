@@ -91,15 +91,20 @@ class ReduceNetwork(nn.Module):
         """``Codes`` to as many ``Codes``; empty slots stay zero."""
         if self.input_pooling is not None:
             codes = self.input_pooling(codes)
-        x = codes.values
-        if x.shape[1]:
-            window = Window(
-                rotary=head_angles(codes.position, self.dim, self.heads),
-                mask=self._mask(codes),
-                log_support=log_of_support(codes.support) if self.support_bias else None,
-            )
-            x = run_blocks(self.blocks, x, window, checkpoint=self.checkpoint)
-        return codes.replace(values=self.norm(x) * codes.mask[..., None])
+        if codes.values.shape[1]:
+            return codes.replace(values=self._read(codes))
+        # distributed training waits for a gradient of every parameter: an empty slot gives zeros
+        empty = Codes.from_tokens(codes.values.new_zeros(len(codes.values), 1, self.dim), codes.tokens * 0)
+        return codes.replace(values=codes.values + self._read(empty)[:, :0])
+
+    def _read(self, codes: Codes) -> Tensor:
+        window = Window(
+            rotary=head_angles(codes.position, self.dim, self.heads),
+            mask=self._mask(codes),
+            log_support=log_of_support(codes.support) if self.support_bias else None,
+        )
+        x = run_blocks(self.blocks, codes.values, window, checkpoint=self.checkpoint)
+        return self.norm(x) * codes.mask[..., None]
 
     def step(self, codes: Codes, state: ReduceState | None = None) -> tuple[Codes, ReduceState]:
         """Further codes of a sequence: the same as ``forward`` on the whole, cut where ``end`` grows.

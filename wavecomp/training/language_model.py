@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import lightning as L
 import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
@@ -13,7 +14,7 @@ from wavecomp.codes import Codes
 from wavecomp.metrics import BitsPerByte, CompressionRatio, ContextGain, bytes_of
 from wavecomp.networks import ChunkDecoder, ChunkReduceLM
 from wavecomp.networks.embedding import embed_tokens
-from wavecomp.training.data import Batch
+from wavecomp.training.data import Batch, SampleDataModule
 from wavecomp.training.optimisation import CompressionModule, check_share, mean_of, real_places, surprise
 
 
@@ -73,6 +74,26 @@ class LanguageModelModule(CompressionModule):
             "reconstruction_bits": BitsPerByte(),
         }
 
+    def check_data(self, data: L.LightningDataModule | None) -> None:
+        """Besides, that every stage has something to do.
+
+        Raises:
+            ValueError: a stage whose chunks are longer than the samples.
+        """
+        super().check_data(data)
+        if not isinstance(data, SampleDataModule):
+            return
+        samples: Any = data.validation_set()
+        lengths = [0]
+        for stage, span in enumerate(self.model.body.spans):
+            while max(lengths) <= span:
+                if len(lengths) > len(samples):
+                    raise ValueError(
+                        f"chunk_networks[{stage}] reads chunks of {span} tokens, the longest validation sample has "
+                        f"{max(lengths)}: no token would see its codes; allowed: below {max(lengths)}"
+                    )
+                lengths.append(len(samples[len(lengths) - 1].tokens))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         codes, read_back = self._context(batch)
         hidden = self._hidden_rows(codes)
@@ -120,16 +141,15 @@ class LanguageModelModule(CompressionModule):
         The latter is the negative log-likelihood of each token, and which of them lie in complete chunks:
         ``(batch, length)`` each.
         """
-        tokens, lengths, body = batch["tokens"], batch["lengths"], self.model.body
         if self.reconstruction is None:
-            return self.model.context(tokens, lengths), None
-        length = max(tokens.shape[1] - 1, 0) // body.chunk_length * body.chunk_length
-        tokens = tokens[:, :length]
-        embedded = embed_tokens(self.model.embedding, tokens, None if lengths is None else lengths.clamp(max=length))
+            return self.model.context(batch["tokens"], batch["lengths"]), None
+        body = self.model.body
+        tokens, lengths = self.model.before_last(batch["tokens"], batch["lengths"])
+        embedded = embed_tokens(self.model.embedding, tokens, lengths)
         stages = body.stages(embedded)
         nats, _ = surprise(self.reconstruction(body.expand(stages[-1], [embedded, *stages[:-1]])), tokens)
         complete = embedded.tokens // body.spans[-1] * body.spans[-1]
-        place = torch.arange(length, device=tokens.device)
+        place = torch.arange(tokens.shape[1], device=tokens.device)
         return body.reduce(stages), (nats, place < complete[:, None])
 
     def _hidden_rows(self, codes: Codes) -> Tensor:

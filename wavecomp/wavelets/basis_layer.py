@@ -115,7 +115,7 @@ class BestBasis1d(WaveletPackets1d):
             return self._merge(values, length, lengths, to_level, keep)
 
         lengths = None if bands.dense else bands.lengths
-        if self._form(values, lengths, bands.ragged) == "cascade":
+        if self.form(values, lengths, bands.ragged) == "cascade":
             rows = None if lengths is None else lengths.flatten()
             return step_by_step(values.flatten(0, -3), chosen.flatten(0, -2), rows).view_as(values)
         depths = torch.arange(self.level, to_level, -1, device=values.device)[:, None]
@@ -166,9 +166,9 @@ class BestBasis1d(WaveletPackets1d):
             row = torch.where(whole[..., table.band[above] - table.band[above, :1]], above, row)
         return _chosen(table, row)
 
-    def _form(self, x: Tensor, lengths: Tensor | None, ragged: bool = False) -> str:
+    def form(self, x: Tensor, lengths: Tensor | None = None, ragged: bool = False) -> str:
         # a matrix per level grows faster than the tree has nodes
-        return "cascade" if self.backend == "auto" and x.shape[-2] >= LONG else super()._form(x, lengths, ragged)
+        return "cascade" if self.backend == "auto" and x.shape[-2] >= LONG else super().form(x, lengths, ragged)
 
     def _split(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """``(rows, length, dim)`` to ``(rows, level * length, dim)``, the deepest level first."""

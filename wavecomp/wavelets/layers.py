@@ -301,7 +301,7 @@ class DWT1d(ChunkTransform):
         product: Product,
         ragged: bool = False,
     ) -> Tensor:
-        form = self._form(x, lengths, ragged)
+        form = self.form(x, lengths, ragged)
         if form == "cascade":
             rows = cascade(x.reshape(-1, *x.shape[-2:]), None if lengths is None else lengths.flatten())
             return rows.view(*x.shape[:-2], *rows.shape[-2:])
@@ -351,7 +351,8 @@ class DWT1d(ChunkTransform):
             self._matrices[key] = (state, build())
         return self._matrices[key][1]
 
-    def _form(self, x: Tensor, lengths: Tensor | None, ragged: bool = False) -> str:
+    def form(self, x: Tensor, lengths: Tensor | None = None, ragged: bool = False) -> str:
+        """Which ``backend`` would take chunks like these, or their coefficients; arguments as of :meth:`forward`."""
         ragged = lengths is not None and (ragged or x.ndim == 3)
         if self.backend == "auto":
             if not self.linear or ragged:
