@@ -10,17 +10,19 @@ import wavecomp
 ROOT = Path(wavecomp.__file__).parent
 # a room may import from itself and from the rooms before it
 FLOORS = [
+    "compiling",
+    "modules",
     "records",
     "bands",
     "wavelets",
     "codes",
+    "files",
     "positions",
     "compressors",
     "networks",
     "metrics",
     "plots",
     "report",
-    "files",
     "training",
     "benchmarks",
     "commands",
@@ -31,7 +33,7 @@ ONLY_IN = {
     "matplotlib": {"plots", "report"},
     "pywt": {"wavelets", "benchmarks"},
     "ptwt": {"benchmarks"},
-    "jsonargparse": {"files", "cli"},
+    "jsonargparse": {"cli"},
 }
 
 

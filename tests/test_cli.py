@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from lightning.pytorch.loggers.logger import DummyLogger
 
 import wavecomp as wc
 from wavecomp import cli
@@ -52,12 +53,9 @@ def trained(tmp_path_factory):
 
 
 def test_fit_leaves_config_checkpoints_and_metrics_side_by_side(trained):
-    assert {p.name for p in (trained / "version_0").iterdir()} == {
-        "config.yaml",
-        "metrics.csv",
-        "last.ckpt",
-        "best.ckpt",
-    }
+    files = {p.name for p in (trained / "version_0").iterdir()}
+    of_tensorboard = {name for name in files if name.startswith(("events.", "hparams."))}
+    assert files - of_tensorboard == {"config.yaml", "metrics.csv", "last.ckpt", "best.ckpt"}
     with open(trained / "version_0" / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
     figures = ["bits_per_byte", "compression_ratio", "context_gain", "answer_bits", "answer_accuracy"]
@@ -102,9 +100,47 @@ def test_validate_test_and_predict_read_the_checkpoint(trained, tmp_path, capsys
     out = capsys.readouterr().out
     assert "val/bits_per_byte" in out and "test/bits_per_byte" in out
     files = sorted((tmp_path / "codes").iterdir())
-    assert len(files) == 2 and all(f.suffix == ".safetensors" for f in files)
-    codes = load_file(files[0])
-    assert codes["values"].shape == (4, 16, 16) and codes["tokens"].tolist() == [64] * 4
+    assert len(files) == 8 and all(f.suffix == ".safetensors" for f in files)
+    codes = wc.load_codes(files[0], wc.load(path))
+    assert codes.values.shape == (1, 16, 16) and codes.tokens.tolist() == [64]
+
+
+class Notes(DummyLogger):
+    """A logger of one's own, as Weights & Biases' would be."""
+
+    kept: ClassVar[dict] = {}
+
+    def __init__(self, project):
+        super().__init__()
+        self.project = project
+
+    def log_metrics(self, metrics, step=None):
+        self.kept.setdefault(self.project, set()).update(metrics)
+
+
+def test_a_logger_of_a_recipe_is_respected_beside_the_csv(tmp_path):
+    recipe = yaml.safe_load(Path(TINY).read_text())
+    recipe["trainer"] |= {
+        "max_steps": 4,
+        "default_root_dir": str(tmp_path),
+        "logger": {"class_path": f"{__name__}.Notes", "init_args": {"project": "mine"}},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    cli.main(["fit", "--config", str(tmp_path / "mine.yaml")])
+    assert {"val/bits_per_byte", "train/compression_ratio"} <= Notes.kept["mine"]
+    assert list(losses(tmp_path, 0)) == [0, 1, 2, 3] and not list(tmp_path.rglob("events.*"))
+
+
+@pytest.mark.parametrize("logger, there", [(None, False), (None, True), ("true", True), ("false", True)])
+def test_tensorboard_is_written_where_it_is_installed(logger, there, tmp_path, monkeypatch):
+    if there:
+        pytest.importorskip("tensorboard")
+    else:
+        monkeypatch.setattr(cli, "installed", lambda package: False)
+    fit(tmp_path, "--trainer.max_steps", "4", *(["--trainer.logger", logger] if logger else []))
+    events = [path.parent.name for path in tmp_path.rglob("events.*")]
+    assert events == (["version_0"] if there and logger != "false" else [])
+    assert list(losses(tmp_path, 0)) == [0, 1, 2, 3]
 
 
 def test_what_a_step_needs_is_tried_before_any_work(tmp_path, capsys):

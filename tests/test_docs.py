@@ -2,10 +2,15 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 import torch
 
 import wavecomp
@@ -22,6 +27,23 @@ def test_examples_in_docstrings_run():
         assert not failed, module.name
         examples += tried
     assert examples > 30
+
+
+@pytest.mark.slow
+def test_the_reference_is_made_without_warnings(tmp_path):
+    pytest.importorskip("pdoc")
+    command = ["pdoc", "wavecomp", "--docformat", "google", "--math", "--no-include-undocumented", "-o", str(tmp_path)]
+    made = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=True)
+    assert not made.stderr
+    rooms = {name: room for name in wavecomp.__all__ if isinstance(room := getattr(wavecomp, name), ModuleType)}
+    assert {path.stem for path in (tmp_path / "wavecomp").iterdir()} == set(rooms) and len(rooms) > 7
+    for room in [wavecomp, *rooms.values()]:
+        page = (tmp_path / f"{room.__name__.replace('.', '/')}.html").read_text()
+        shown = re.sub(r'<div class="pdoc-code.*?</pre>', "", page, flags=re.DOTALL)
+        assert not re.search(r":(class|func|meth|mod|math):`|\.\. math|``", shown), room
+        for name in getattr(room, "__all__", ()):
+            if inspect.isclass(value := getattr(room, name)) or inspect.isfunction(value):
+                assert value.__doc__ and f'id="{name}"' in page, name
 
 
 def test_python_snippets_of_the_readme_run():

@@ -1,8 +1,10 @@
 """Every recipe runs, in its smoke form."""
 
+import re
 import sys
 
 import pytest
+import torch
 
 import wavecomp as wc
 from wavecomp import cli
@@ -13,31 +15,84 @@ OVERLAID = {"copy-mean-pool": "copy", "copy-top-k": "copy"}
 PARALLEL = {"chunk-parallel", "ddp", "fsdp"}  # start processes: tests/training/test_parallel.py runs them
 SMALL = {
     "quickstart": ["--data.init_args.batch_size", "2"],
+    "passkey": ["--data.init_args.length", "512", "--data.init_args.validation_samples", "8"],
     "text": ["--data.init_args.batch_size", "1", "--data.init_args.length", "512", "--trainer.accelerator", "cpu",
              "--data.init_args.num_workers", "0"],
 }  # fmt: skip
 
 
+def smoke(name, root):
+    """Run a recipe in its smoke form; the model that it leaves."""
+    configs = ["--config", OVERLAID[name], "--config", name] if name in OVERLAID else ["--config", name]
+    where = ["--trainer.default_root_dir", str(root), "--trainer.enable_progress_bar", "false"]
+    cli.main(["fit", *configs, "--config", "smoke", *where, *SMALL.get(name, [])])
+    return wc.load(root / "version_0")
+
+
+def modules(model, kind):
+    return [module for module in model.modules() if isinstance(module, kind)]
+
+
+@pytest.fixture(autouse=True)
+def own_argv(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["wavecomp"])
+
+
 def test_the_list_is_what_it_should_be():
-    assert {"quickstart", "copy", "recall", "text", "smoke"} <= set(NAMES)
+    assert {"quickstart", "copy", "recall", "sort", "text", "smoke"} <= set(NAMES)
     assert OVERLAYS == {"smoke", "gpu", *OVERLAID, *PARALLEL}
 
 
-def test_every_recipe_opens_with_what_it_shows_and_how_long_it_takes():
-    for name in NAMES:
-        first, second = cli.recipe_path(name).read_text().splitlines()[:2]
-        assert first.startswith("# ") and second.startswith("# ") and len(first) < 130
+# an id that is "gpu" alone would be taken for the mark
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: f"{name}.yaml")
+def test_a_recipe_opens_with_what_it_shows_and_how_long_it_takes(name):
+    first, second = cli.recipe_path(name).read_text().splitlines()[:2]
+    assert first.startswith("# ") and first.endswith(".") and len(first) < 130
+    if name in OVERLAYS:
+        over = re.fullmatch(rf"# fit --config ([\w-]+) --config {name}", second)
+        assert over and over[1] in NAMES
+    else:
+        assert re.match(r"# (About [\d.]+ minutes|Hours) ", second) and "GPU" in second
+
+
+def test_ls_shows_what_each_recipe_shows_side_by_side(capsys):
+    cli.main(["ls"])
+    lines = capsys.readouterr().out.splitlines()
+    width = max(map(len, NAMES)) + 2
+    assert {line[:width].strip(): line[width:] for line in lines} == {
+        name: cli.headline(cli.recipe_path(name)) for name in NAMES
+    }
+    overlays = [line.split()[0] in OVERLAYS for line in lines]
+    assert overlays == sorted(overlays)
+
+
+@pytest.mark.parametrize("name", sorted(OVERLAYS), ids=lambda name: f"{name}.yaml")
+def test_an_overlay_alone_says_what_it_lies_over(name, capsys):
+    for configs in (["--config", name], [f"--config={name}", "--config", "quickstart"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["fit", *configs])
+        assert stop.value.code == 2
+        assert f"config '{name}' is an overlay and comes behind a recipe" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"smoke", "gpu"} - PARALLEL))
-def test_recipe_runs(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["wavecomp"])
-    configs = ["--config", OVERLAID[name], "--config", name] if name in OVERLAID else ["--config", name]
-    root = ["--trainer.default_root_dir", str(tmp_path), "--trainer.enable_progress_bar", "false"]
-    cli.main(["fit", *configs, "--config", "smoke", *root, *SMALL.get(name, [])])
+def test_recipe_runs(name, tmp_path, capsys):
+    model = smoke(name, tmp_path)
     assert "Trained 4 steps." in capsys.readouterr().out
-    model = wc.load(tmp_path / "version_0")
     kinds = {"copy-mean-pool": wc.MeanPoolCompressor}
     compressor = model.body.chunk_networks[0].compressor
     assert isinstance(compressor, kinds.get(name, wc.WaveletCompressor))
+    banks = {"lattice": wc.OrthogonalFilterBank, "neural-lifting": wc.NeuralLiftingFilterBank}
+    for special, bank in banks.items():
+        assert bool(modules(model, bank)) == (name == special)
+    assert len(model.body.chunk_networks) == (2 if name == "stacked" else 1)
+
+
+@pytest.mark.slow
+def test_the_ratio_of_elastic_is_chosen_in_use(tmp_path):
+    model = smoke("elastic", tmp_path)
+    tokens = torch.randint(256, (2, 256))
+    for ratio in (2, 4, 16):
+        model.body.chunk_networks[0].compressor.pruner.ratio = ratio
+        assert float(model.encode(tokens).ratio) == ratio

@@ -1,9 +1,30 @@
-"""Compress long token sequences with learnable wavelets: Chunk- and Reduce-Networks in PyTorch."""
+"""Compress long token sequences with learnable wavelets: Chunk- and Reduce-Networks in PyTorch.
+
+A sequence is cut into chunks. A wavelet splits the embeddings of each chunk into low and high frequencies; few codes of
+what it finds are kept, more where there is more; and a second network reads those:
+
+    Reduce-Network( Chunk-Network(chunk_1), ..., Chunk-Network(chunk_k) )
+
+What lies between tokens and head is modules from :class:`Codes` to fewer :class:`Codes`, put together as you like and
+trained end to end. Public names are reached from here, as ``wc.DWT1d`` or ``wc.training.TextDataModule``:
+
+- :mod:`wavecomp.wavelets`: transforms and filter banks on tensors, fixed and learnable, with pywt's numbers.
+- :mod:`wavecomp.positions`: where a code lies, and which frequency it is.
+- :mod:`wavecomp.compressors`: from chunks to fewer codes, by wavelets and by what they are compared to.
+- :mod:`wavecomp.networks`: Chunk-Networks, Reduce-Networks, and models made of them.
+- :mod:`wavecomp.files`: models and codes on disk, and on the Hugging Face Hub.
+- :mod:`wavecomp.metrics`: bits per byte, compression ratio, and what the codes are worth.
+- :mod:`wavecomp.plots` and :mod:`wavecomp.report`: figures, and a page that shows a text as its codes see it.
+- :mod:`wavecomp.training`: training and data with Lightning.
+
+Shapes are written ``(batch, length, dim)``. Lengths and positions are in tokens unless said, frequencies in cycles per
+token. Level 1 is the finest. The compression ratio is tokens over codes.
+"""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wavecomp import compressors, networks, positions, wavelets
+from wavecomp import compressors, files, networks, positions, wavelets
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.codes import NEVER, Chunks, Codes
 from wavecomp.compressors import (
@@ -38,6 +59,8 @@ from wavecomp.compressors import (
     WaveletCompressor,
     calibrate,
 )
+from wavecomp.files import load, load_codes, save_codes
+from wavecomp.modules import Module
 from wavecomp.networks import (
     ChunkDecoder,
     ChunkNetwork,
@@ -69,6 +92,9 @@ from wavecomp.wavelets import (
     WaveletFilterBank,
     WaveletPackets1d,
 )
+
+if TYPE_CHECKING:
+    from wavecomp import metrics, plots, report, training
 
 __version__ = "0.1.0"
 
@@ -110,6 +136,7 @@ __all__ = [
     "MBandFilterBank",
     "MaxPoolCompressor",
     "MeanPoolCompressor",
+    "Module",
     "NeuralLiftingFilterBank",
     "NoCodes",
     "NoCompression",
@@ -138,6 +165,7 @@ __all__ = [
     "WaveletPackets1d",
     "calibrate",
     "compressors",
+    "files",
     "load",
     "load_codes",
     "metrics",
@@ -152,9 +180,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # torchmetrics, matplotlib, jsonargparse and lightning take seconds to import: only who asks waits
+    # torchmetrics, matplotlib and lightning take seconds to import: only who asks waits
     if name in ("metrics", "plots", "report", "training"):
         return importlib.import_module(f"wavecomp.{name}")
-    if name in ("load", "load_codes", "save_codes"):
-        return getattr(importlib.import_module("wavecomp.files"), name)
     raise AttributeError(f"module 'wavecomp' has no attribute {name!r}")

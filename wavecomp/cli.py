@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
+import logging
 import math
 import shutil
 import sys
@@ -18,11 +19,11 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 import wavecomp as wc
-from wavecomp.commands.recipes import recipes
 from wavecomp.files import CONFIG, read_checkpoint
+from wavecomp.files.recipes import recipes
 from wavecomp.training import BytesPerSecond, CompressionModule, LastCheckpoint, SafeStop, SaveCodes
 
 USAGE = """usage: wavecomp COMMAND ...
@@ -61,12 +62,12 @@ def main(args: list[str] | None = None) -> None:
             case ["--debug", *rest]:
                 debug(rest)
             case ["ls"]:
-                for path in recipes():
-                    print(f"{path.stem:<12} {headline(path)}")
+                list_recipes()
             case ["cp", name, target]:
                 copy_recipe(name, Path(target))
             case ["ls" | "cp", *_]:
-                raise ValueError(f"wrong arguments for {args[0]}; `wavecomp --help` shows how it is called")
+                called = {"ls": "wavecomp ls", "cp": "wavecomp cp RECIPE FILE"}[args[0]]
+                raise ValueError(f"wrong arguments for {args[0]}; it is called as: {called}")
             case [command] if command in Cli.subcommands():
                 raise ValueError(f"{command} needs --config RECIPE; recipes: {', '.join(p.stem for p in recipes())}")
             case [command, *_] if command in Cli.subcommands():
@@ -130,9 +131,17 @@ def clear(message: str) -> str:
     return f"in {innermost}" if at_class else before + innermost
 
 
+def list_recipes() -> None:
+    """Show what each recipe is about: those that stand alone first, then what is laid over them."""
+    found = sorted((headline(path).startswith("Overlay"), path.stem, headline(path)) for path in recipes())
+    width = max((len(name) for _, name, _ in found), default=0)
+    for _, name, line in found:
+        print(f"{name:<{width}}  {line}")
+
+
 def headline(path: Path) -> str:
     """The first comment line of a recipe."""
-    return path.read_text().splitlines()[0].lstrip("# ").rstrip()
+    return path.read_text().partition("\n")[0].lstrip("# ").rstrip()
 
 
 def recipe_path(name: str) -> Path:
@@ -182,14 +191,20 @@ def copy_recipe(name: str, target: Path) -> None:
 
 
 def with_recipe_paths(args: list[str]) -> list[str]:
-    """Replace the names of recipes after ``--config`` or ``-c`` by their paths."""
-    resolved = []
+    """Replace the names of recipes after ``--config`` or ``-c`` by their paths.
+
+    Raises:
+        ValueError: neither a recipe nor a file, or an overlay that lies over nothing.
+    """
+    resolved, paths = [], []
     for before, arg in zip([None, *args], args):
-        if before in ("--config", "-c"):
-            arg = str(recipe_path(arg))
-        elif arg.startswith("--config="):
-            arg = f"--config={recipe_path(arg.removeprefix('--config='))}"
+        if before in ("--config", "-c") or arg.startswith("--config="):
+            paths.append(recipe_path(arg.removeprefix("--config=")))
+            arg = f"--config={paths[-1]}" if arg.startswith("--config=") else str(paths[-1])
         resolved.append(arg)
+    if paths and headline(paths[0]).startswith("Overlay"):
+        name = paths[0].stem
+        raise ValueError(f"config {name!r} is an overlay and comes behind a recipe: --config RECIPE --config {name}")
     return resolved
 
 
@@ -279,11 +294,15 @@ class Cli(LightningCLI):
         except MisconfigurationException as error:
             raise ValueError(f"trainer: {error} `wavecomp doctor` tells what there is to train on") from error
 
-    def _loggers(self, csv: CSVLogger) -> Any:
-        """CSV always comes first: its folder is the run's."""
+    def _loggers(self, csv: CSVLogger) -> list[Logger]:
+        """CSV always comes first: its folder is the run's. TensorBoard joins where nothing else is asked for."""
         asked = self._get(self.config_init, "trainer").logger
-        if asked is None or isinstance(asked, bool):
-            return csv
+        if asked is False:
+            return [csv]
+        if asked is None or asked is True:
+            if not installed("tensorboard"):
+                return [csv]
+            return [csv, TensorBoardLogger(csv.root_dir, name="", version=csv.version, default_hp_metric=False)]
         return [csv, *(asked if isinstance(asked, list) else [asked])]
 
     def after_fit(self) -> None:
@@ -296,6 +315,11 @@ class Cli(LightningCLI):
         """Say where the codes are."""
         if self.trainer.is_global_zero:
             print(f"codes are in {Path(self.trainer.default_root_dir) / 'codes'}")
+
+
+def installed(package: str) -> bool:
+    """Whether there is a package, without importing it."""
+    return importlib.util.find_spec(package) is not None
 
 
 def newest_checkpoint(root: Path) -> Path:
@@ -326,13 +350,13 @@ FIGURES = (
 def summary(trainer: L.Trainer, checkpoint: Path) -> str:
     """What a run reached, where it is, and what to try next."""
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-
+    checkpoint = checkpoint.relative_to(Path.cwd()) if checkpoint.is_relative_to(Path.cwd()) else checkpoint
+    folder = checkpoint.parent
     rows = [
         (label, form.format(logged[key])) for label, key, form in FIGURES if not math.isnan(logged.get(key, math.nan))
     ]
     rows.append(("checkpoint", str(checkpoint)))
     lines = [f"  {name:<30}{value}" for name, value in rows]
-    folder = checkpoint.parent
     next_steps = [
         f"  python -c \"import wavecomp as wc; print(wc.load('{checkpoint}'))\"",
         f"  wavecomp validate --config {folder / CONFIG} --ckpt_path {checkpoint}",
@@ -342,11 +366,17 @@ def summary(trainer: L.Trainer, checkpoint: Path) -> str:
     return "\n".join(["", f"Trained {trainer.global_step} steps.", *lines, "Next:", *next_steps])
 
 
+def is_no_tip(record: logging.LogRecord) -> bool:
+    """False for what Lightning says at every run of services that one could use."""
+    return "Tip:" not in record.getMessage()
+
+
 def run(args: list[str]) -> None:
     """Run one of Lightning's commands."""
     # samples are cheap to make; the config lies where the checkpoints go; the last is Lightning's own
     for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*treespec, LeafSpec.*"):
         warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_tip)
     sys.argv = [sys.argv[0], *args]  # Lightning starts further ranks from it
     try:
         Cli(

@@ -29,8 +29,19 @@ def record(cls: type[T]) -> type[T]:
             object.__setattr__(value, name, child)
         return value
 
-    pytree.register_pytree_node(cls, flatten, unflatten, serialized_type_name=f"wavecomp.{cls.__name__}")
+    pytree.register_pytree_node(
+        cls,
+        flatten,
+        unflatten,
+        serialized_type_name=f"wavecomp.{cls.__name__}",
+        to_dumpable_context=lambda context: context,
+        from_dumpable_context=_tuples,  # a program that was exported and saved has been JSON, which knows lists only
+    )
     return cls
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 class Record:

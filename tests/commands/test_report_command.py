@@ -15,8 +15,8 @@ import wavecomp as wc
 from wavecomp import cli
 from wavecomp.benchmarks import __main__ as benchmarks
 from wavecomp.commands import doctor, report
-from wavecomp.commands.recipes import recipe_folder
 from wavecomp.files import build
+from wavecomp.files.recipes import recipe_folder
 from wavecomp.report import read, report_page
 
 

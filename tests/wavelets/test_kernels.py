@@ -327,7 +327,7 @@ def test_it_compiles_for_hopper_without_one(dim, branches, adjoint, count, monke
 @needs_triton
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 def test_the_kernel_in_the_interpreter():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not gpu", __file__]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", "-m", "not gpu", __file__]
     run = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TRITON_INTERPRET": "1"})
     assert run.returncode == 0, run.stdout[-4000:]
     assert int(re.search(r"(\d+) passed", run.stdout)[1]) >= 2 * len(CASES) + 25

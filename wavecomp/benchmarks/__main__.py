@@ -1,43 +1,70 @@
-"""The command: ``python -m wavecomp.benchmarks NAME [--output FILE] ...``."""
+"""The command: ``python -m wavecomp.benchmarks NAME [--output FILE] ...``.
+
+``readme`` is no benchmark: it writes the tables of the README anew from the files in ``recipes/results``.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
-from wavecomp.benchmarks import dwt, grid, measure, quality, ratio, step
+from wavecomp.benchmarks import grid, measure, readme, results
 
-BENCHMARKS = {"dwt": dwt, "quality": quality, "ratio": ratio, "step": step}
+BENCHMARKS = ("cost", "dwt", "long", "positions", "quality", "ratio", "recipes", "step", "wavelets")
+"""Modules of this room, each with ``run``, or ``members`` of a grid, and ``table``."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What can be set."""
-    parser.add_argument("name", choices=sorted(BENCHMARKS), metavar="NAME", help=", ".join(sorted(BENCHMARKS)))
+    names = [*BENCHMARKS, "readme"]
+    parser.add_argument("name", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--output", type=Path, help="where the JSON goes; NAME.json here unless given")
     parser.add_argument("--repeats", type=int, default=9, help="interleaved repetitions of each measurement")
     parser.add_argument("--source", help="text to train on; the sources of Python's standard library unless given")
+    parser.add_argument("--checkpoint", nargs="+", default=(), help="folders of trained models, for long")
     parser.add_argument("--jobs", type=int, default=1, help="members of a grid that run at once")
     parser.add_argument(
         "--only", nargs="+", default=(), help="beginnings of the names of members, for a part of a grid"
     )
+    parser.add_argument("--collect", action="store_true", help="run no member of a grid, take those that are done")
     parser.add_argument("--small", action="store_true", help="tiny sizes, to see that it runs")
 
 
 def run(given: argparse.Namespace) -> None:
-    """Measure, print a table and write every single run as JSON.
+    """Measure, print a table and write every single run as JSON; or write the tables of the README.
 
     Raises:
-        ValueError: a count below 1.
+        ValueError: a count below 1, or no member of a grid that is done.
     """
+    if given.name == "readme":
+        readme.rewrite()
+        return
     for name in ("repeats", "jobs"):
         if getattr(given, name) < 1:
             raise ValueError(f"--{name} {getattr(given, name)} is too few; allowed: 1 and above")
-    module = BENCHMARKS[given.name]
-    options = measure.Options(given.repeats, given.small, given.jobs, given.source, tuple(given.only))
-    runs = module.run(options)
+    options = measure.Options(
+        repeats=given.repeats,
+        small=given.small,
+        jobs=given.jobs,
+        source=given.source,
+        only=tuple(given.only),
+        collect=given.collect,
+        checkpoint=tuple(given.checkpoint),
+    )
+    module = importlib.import_module(f"wavecomp.benchmarks.{given.name}")
+    if hasattr(module, "members"):
+        members = module.members(options)
+        runs = grid.run(Path(f"{given.name}-members"), members, options)
+        if not runs:
+            raise ValueError(f"no member of {given.name} is done; members: {', '.join(members)}")
+        found = results.result(given.name, runs, options, members=len(members))
+    else:
+        runs = module.run(options)
+        found = results.result(given.name, runs, options)
     sys.stdout.write(module.table(runs) + "\n")
-    grid.write(given.output or Path(f"{given.name}.json"), measure.result(given.name, runs))
+    grid.write(given.output or Path(f"{given.name}.json"), found)
 
 
 def main() -> None:
@@ -45,7 +72,7 @@ def main() -> None:
     add_arguments(parser)
     try:
         run(parser.parse_args())
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import ptwt
 import pywt
@@ -15,8 +16,10 @@ from torch import Tensor
 import wavecomp as wc
 from wavecomp.benchmarks import measure
 from wavecomp.benchmarks.measure import Options, Run
+from wavecomp.benchmarks.tables import markdown
 
 LEVEL = 4
+PEERS = ("ptwt", "pywt", "copy")
 Step = Callable[[], object]
 
 
@@ -46,24 +49,33 @@ def run(options: Options) -> list[Run]:
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Milliseconds, and how many times ptwt's time each form's fits into it."""
-    lines = [f"{'what':<11}{'size':<20}{'dtype':<10}{'form':<10}{'pass':<10}{'ms':>9}{'x ptwt':>9}{'x copy':>9}"]
-    for entry in runs:
-        if "seconds" not in entry:
+    """A row per input and form: milliseconds of both passes, and how many times as fast as each peer they are."""
+    timed = {(*_input(entry), entry["form"], entry["pass"]): entry["seconds"] for entry in runs if "seconds" in entry}
+    rows = []
+    for *key, form in dict.fromkeys(place[:-1] for place in timed):
+        if form in PEERS:
             continue
-        peers = [r for r in runs if all(r.get(k) == entry[k] for k in ("what", "size", "dtype", "pass"))]
-        against = {name: [r["seconds"] for r in peers if r["form"] == name] for name in ("ptwt", "copy")}
-        ratios = "".join(
-            f"{measure.ratio(found[0], entry['seconds']):>9.2f}" if found else f"{'':>9}" for found in against.values()
-        )
-        milliseconds = 1e3 * statistics.median(entry["seconds"])
-        shape = "x".join(map(str, entry["size"]))
-        lines.append(
-            f"{entry['what']:<11}{shape:<20}{entry['dtype']:<10}{entry['form']:<10}{entry['pass']:<10}"
-            f"{milliseconds:>9.2f}{ratios}"
-        )
-    lines += [f"{entry['what']}: {entry['value']:.3g} {entry['unit']}" for entry in runs if "value" in entry]
-    return "\n".join(lines)
+        what, size, dtype = key
+        row = [f"{what}, {' x '.join(map(str, size))}", str(dtype), form]
+        for step, peers in (("forward", PEERS), ("both", ("ptwt",))):
+            own = timed.get((*key, form, step))
+            row.append("" if own is None else f"{1e3 * statistics.median(own):,.2f}")
+            for peer in peers:
+                other = timed.get((*key, peer, step))
+                row.append("" if own is None or other is None else f"{measure.ratio(other, own):.2f}")
+        rows.append(row)
+    times = [f"x {peer}" for peer in PEERS]
+    header = ["input", "dtype", "form", "forward, ms", *times, "with backward, ms", "x ptwt"]
+    note = (
+        f"A learnable db4 lattice over {LEVEL} levels; x: how many times as fast as ptwt's learnable filters, as pywt, "
+        "and as a plain copy of the input, medians of pairwise ratios."
+    )
+    values = [f"{entry['what']}: {entry['value']:.3g} {entry['unit']}" for entry in runs if "value" in entry]
+    return "\n\n".join([note, markdown(header, rows), *(f"{'; '.join(values)}." for _ in values[:1])])
+
+
+def _input(entry: Run) -> tuple[object, ...]:
+    return entry["what"], tuple(entry["size"]), entry["dtype"]
 
 
 def _measured(what: str, x: Tensor, forms: Sequence[str], repeats: int, *, peers: bool = True) -> Iterator[Run]:
@@ -77,7 +89,7 @@ def _measured(what: str, x: Tensor, forms: Sequence[str], repeats: int, *, peers
     if peers and x.dtype == torch.float32:  # ptwt and pywt refuse half precision
         rows = x.flatten(0, -3)
         learned = ProductFilter(*(torch.tensor(f, device=x.device) for f in pywt.Wavelet("db4").filter_bank))
-        peer = lambda y: ptwt.wavedec(  # noqa: E731
+        peer: Callable[[Tensor], Sequence[Any]] = lambda y: ptwt.wavedec(  # noqa: E731
             y.flatten(0, -3),
             learned,  # type: ignore[arg-type]
             mode="periodic",

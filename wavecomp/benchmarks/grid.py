@@ -9,6 +9,7 @@ import json
 import logging
 import multiprocessing
 import os
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from wavecomp.benchmarks import results
 from wavecomp.benchmarks.measure import Options, Run
 
 Member = Callable[[], Run]
@@ -23,6 +25,8 @@ Member = Callable[[], Run]
 
 def run(folder: Path, members: Mapping[str, Member], options: Options) -> list[Run]:
     """What all members gave, those that were done before included; those that failed are told and left out.
+
+    Each is kept with the ``commit`` that it was run at and the seconds that it ``took``.
 
     Args:
         folder: in it, under ``full`` or ``small``, is ``NAME.json`` of each member.
@@ -32,32 +36,43 @@ def run(folder: Path, members: Mapping[str, Member], options: Options) -> list[R
     folder = folder / ("small" if options.small else "full")
     if options.only:
         members = {name: member for name, member in members.items() if name.startswith(options.only)}
-    missing = {name: member for name, member in members.items() if not (folder / f"{name}.json").exists()}
-    folder.mkdir(parents=True, exist_ok=True)
-    if options.jobs == 1:
-        for name, member in missing.items():
-            _run(folder, name, member)
-    else:
-        context = multiprocessing.get_context("spawn")
-        threads = max(1, torch.get_num_threads() // options.jobs)
-        with ProcessPoolExecutor(options.jobs, context, torch.set_num_threads, (threads,)) as pool:
-            for future in [pool.submit(_run, folder, name, member) for name, member in missing.items()]:
-                future.result()
-    paths = [folder / f"{name}.json" for name in members]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+    paths = {name: folder / f"{name}.json" for name in members}
+    if not options.collect:
+        folder.mkdir(parents=True, exist_ok=True)
+        _run_all({paths[name]: member for name, member in members.items() if not paths[name].exists()}, options.jobs)
+    return [json.loads(path.read_text()) for path in paths.values() if path.exists()]
 
 
-def _run(folder: Path, name: str, member: Member) -> None:
+def _run_all(missing: Mapping[Path, Member], jobs: int) -> None:
+    commit = results.commit()
+    if jobs == 1:
+        for path, member in missing.items():
+            _run(path, member, commit)
+        return
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, torch.get_num_threads() // jobs)
+    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
+        for future in [pool.submit(_run, path, member, commit) for path, member in missing.items()]:
+            future.result()
+
+
+def _run(path: Path, member: Member, commit: str) -> None:
+    start = time.perf_counter()
     try:
         result = member()
     except Exception:  # one member's failure costs no other's result
-        logging.getLogger(__name__).error("%s failed:\n%s", name, traceback.format_exc())
+        logging.getLogger(__name__).error("%s failed:\n%s", path.stem, traceback.format_exc())
         return
-    write(folder / f"{name}.json", result)
+    write(path, result | {"commit": commit, "took": round(time.perf_counter() - start, 1)})
 
 
 def write(path: Path, content: object) -> None:
     """JSON under its final name when it is complete, and not before."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """The same of any text."""
     partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.write_text(text)
     os.replace(partial, path)

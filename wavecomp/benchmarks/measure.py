@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
-import platform
 import statistics
-import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-PACKAGES = ("torch", "ptwt", "pywavelets", "numpy", "wavecomp")
 Run = dict[str, Any]
 
 
@@ -27,6 +25,8 @@ class Options(NamedTuple):
         jobs: members of a grid that run at once.
         source: text to train on; the sources of Python's standard library unless given.
         only: beginnings of the names of the members of a grid that run; all unless given.
+        collect: run no member of a grid, take those that are done.
+        checkpoint: folders of trained models.
     """
 
     repeats: int = 9
@@ -34,6 +34,8 @@ class Options(NamedTuple):
     jobs: int = 1
     source: str | None = None
     only: tuple[str, ...] = ()
+    collect: bool = False
+    checkpoint: tuple[str, ...] = ()
 
 
 def device() -> torch.device:
@@ -47,10 +49,10 @@ def interleaved(functions: Mapping[str, Callable[[], object]], repeats: int) -> 
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
-            _finish()
+            finish()
             start = time.perf_counter()
             function()
-            _finish()
+            finish()
             seconds[name].append(time.perf_counter() - start)
     return seconds
 
@@ -63,7 +65,7 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
 def peak_memory(function: Callable[[], object]) -> int:
     """Bytes at the peak of a call beyond those held before it."""
     if torch.cuda.is_available():
-        _finish()
+        finish()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         function()
@@ -74,25 +76,27 @@ def peak_memory(function: Callable[[], object]) -> int:
     return _status("VmHWM") - before
 
 
+def keep_freed_memory(keep: bool) -> None:
+    """Have glibc keep all that is freed, as torch does on a GPU, or give back at once whatever is large.
+
+    To give back makes the peak of memory what is held at once, but a block that is taken anew costs a fault per page:
+    a third of the time of a step at 65,536 bytes. Unless told, glibc does so with blocks above 32 MiB.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        threshold, count, trim = -3, -4, -1  # M_MMAP_THRESHOLD, M_MMAP_MAX, M_TRIM_THRESHOLD
+        libc.mallopt(threshold, 2**16)
+        libc.mallopt(count, 0 if keep else 2**16)
+        libc.mallopt(trim, -1 if keep else 2**17)
+
+
 def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
     """The power of its size that time grows with, between the first and the last."""
     return math.log(seconds[-1] / seconds[0]) / math.log(sizes[-1] / sizes[0])
 
 
-def result(name: str, runs: Sequence[Run]) -> dict[str, Any]:
-    """Every single run, and what it ran on."""
-    return {
-        "benchmark": name,
-        "versions": {package: metadata.version(package) for package in PACKAGES}
-        | {"python": platform.python_version()},
-        "device": _device_name(),
-        "commit": _commit(),
-        "seeds": sorted({run["seed"] for run in runs}),
-        "runs": list(runs),
-    }
-
-
-def _finish() -> None:
+def finish() -> None:
+    """Wait until a GPU has done what it was told."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -102,17 +106,3 @@ def _status(field: str) -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     raise OSError(f"/proc/self/status has no {field}")
-
-
-def _device_name() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    name = model[0].split(":")[1].strip() if model else platform.processor()
-    return f"{name}, {torch.get_num_threads()} threads"
-
-
-def _commit() -> str:
-    root = Path(__file__).parents[2]
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"

@@ -1,12 +1,11 @@
 """``quality``: every compressor at equal kept codes and equal steps, where codes matter.
 
-Each member of the grid (task, ratio, seed, compressor) trains one small model:
+Each member of the grid (task, ratio, seed, compressor) trains one small model; the tasks are those of
+:mod:`wavecomp.benchmarks.tasks`. Two members are another model altogether, floors to stand on:
 
-copy      16 random symbols, then the same again, in bits per symbol of the second half (chance 4.00)
-uneven    the same, where half of the stretches are one repeated symbol
-recall    keys with values, asked for by content, in bits per digit (chance 3.32)
-rate      an autoencoder of text: bits per byte of the reconstruction
-text      a language model of text: bits per byte
+map-reduce   each chunk is encoded alone and pooled to as many codes; no code reads another. Its blocks are as many.
+window       on ``text``: no codes, but a Transformer with as many parameters that looks back as far per block as the
+             decoder of the others. Trained for as many steps, and anew for as many as take as long.
 """
 
 from __future__ import annotations
@@ -15,63 +14,61 @@ import functools
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
-
-from torch import nn
+from collections.abc import Iterator, Sequence
 
 import wavecomp as wc
-from wavecomp.benchmarks import grid
+from wavecomp.benchmarks import grid, measure, tasks
 from wavecomp.benchmarks.measure import Options, Run
-from wavecomp.training import (
-    AutoencoderModule,
-    CompressionModule,
-    CopyDataModule,
-    LanguageModelModule,
-    RecallDataModule,
-    SampleDataModule,
-    TextDataModule,
-)
-from wavecomp.training.brief import seed_everything, train
+from wavecomp.benchmarks.models import WindowModel, random_bytes, step_of
+from wavecomp.benchmarks.tables import markdown, mean_and_spread, span
+from wavecomp.benchmarks.tasks import CHUNK, DIM, HEADS, Maker
 
-DIM, CHUNK, HEADS = 64, 32, 4
 RATIOS, SEEDS = (4, 8, 16), 3
 STEPS = {"copy": 800, "uneven": 800, "recall": 1600, "rate": 300, "text": 400}
-OF_TEXT = ("rate", "text")
-FOLDER = Path("quality-members")
+OURS, MAP_REDUCE, WINDOW = "lowpass+channel", "map-reduce", "window"
+WINDOW_RATIO = 8  # of ours beside it: it has no codes itself
+PAIRS = 9  # of steps that are timed by turns
 
 
-def run(options: Options) -> list[Run]:
-    """All members, those of earlier runs in the folder ``quality-members`` included."""
-    members = {
-        f"{task}-{ratio}-{seed}-{name}": functools.partial(
-            _member, task, name, ratio, seed, 3 if options.small else STEPS[task], options.source
+def members(options: Options) -> dict[str, grid.Member]:
+    """By task, ratio, seed and compressor."""
+    found: dict[str, grid.Member] = {}
+    for task, ratio, seed, name in _grid(options.small):
+        member = _window if name == WINDOW else _member
+        steps = 3 if options.small else STEPS[task]
+        found[f"{task}-{ratio}-{seed}-{name}"] = functools.partial(
+            member, task, name, ratio, seed, steps, options.source
         )
-        for task, ratio, seed, name in _grid(options.small)
-    }
-    return grid.run(FOLDER, members, options)
+    return found
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Bits of what is asked for, mean and spread over seeds, with the ratio that was reached and the context gain."""
-    lines = [
-        f"{'task':<6}{'ratio':>6}  {'compressor':<20}{'bits':>9}{'spread':>9}{'gain':>8}{'reached':>9}{'seeds':>7}"
+    """Per ratio: bits of what is asked for, by compressor and task, with the gain on text and the ratio reached."""
+    runs = [*runs, *map(_at_equal_time, (entry for entry in runs if "equal_time" in entry))]
+    seeds = len({entry["seed"] for entry in runs})
+    parts = [
+        "Bits per symbol of copy and uneven (chance 4.00), per digit of recall (chance 3.32), per byte of rate (an "
+        "autoencoder's reconstruction) and of text (a language model's); the mean over seeds ± the furthest of them. "
+        "Gain: what text costs more with the codes hidden."
     ]
-    groups: dict[tuple[str, int, str], list[Run]] = {}
-    for entry in runs:
-        groups.setdefault((entry["task"], entry["asked"], entry["compressor"]), []).append(entry)
-    for (task, asked, name), mine in sorted(groups.items(), key=lambda item: (item[0][:2], _mean(item[1], "bits"))):
-        bits = [entry["bits"] for entry in mine]
-        gain, reached = ("" if mine[0][key] is None else f"{_mean(mine, key):.3f}" for key in ("gain", "ratio"))
-        lines.append(
-            f"{task:<6}{asked:>6}  {name:<20}{statistics.mean(bits):>9.4f}{max(bits) - min(bits):>9.4f}"
-            f"{gain:>8}{reached:>9}{len(mine):>7}"
-        )
-    return "\n".join(lines)
+    for ratio in sorted({entry["asked"] for entry in runs}):
+        mine = [entry for entry in runs if entry["asked"] == ratio]
+        present = [task for task in STEPS if any(entry["task"] == task for entry in mine)]
+        rows = []
+        for name in dict.fromkeys(entry["compressor"] for entry in mine):
+            own = [entry for entry in mine if entry["compressor"] == name]
+            bits = {task: [entry["bits"] for entry in own if entry["task"] == task] for task in present}
+            gains = [entry["gain"] for entry in own if entry["task"] == "text"]
+            reached = [entry["ratio"] for entry in own if entry["ratio"] is not None]
+            figures = [mean_and_spread(bits[task], seeds) for task in present]
+            order = [statistics.mean(bits[task]) if bits[task] else math.inf for task in present]
+            rows.append((order, [name, *figures, mean_and_spread(gains, seeds), span(reached)]))
+        header = ["compressor", *present, "gain on text", "ratio reached"]
+        parts += [f"Ratio {ratio}:", markdown(header, [row for _, row in sorted(rows)])]
+    return "\n\n".join(parts)
 
 
-def compressors(ratio: int) -> dict[str, Callable[[], wc.Compressor]]:
+def compressors(ratio: int) -> dict[str, Maker]:
     """Name to maker, at ``CHUNK / ratio`` codes per chunk, on average where they adapt."""
     count, fixed, deep = CHUNK // ratio, int(math.log2(ratio)), int(math.log2(CHUNK))
 
@@ -100,11 +97,11 @@ def compressors(ratio: int) -> dict[str, Callable[[], wc.Compressor]]:
             encoding=wc.PositionFrequencyEncoding(DIM),
         )
 
-    def marked(kind: type, **more: int) -> Callable[[], wc.Compressor]:
+    def marked(kind: type, **more: int) -> Maker:
         return lambda: kind(**more, encoding=wc.PositionFrequencyEncoding(DIM))
 
-    makers: dict[str, Callable[[], wc.Compressor]] = {
-        "lowpass+channel": lambda: wavelet(fixed, wc.KeepLowpass(count)),
+    makers: dict[str, Maker] = {
+        OURS: lambda: wavelet(fixed, wc.KeepLowpass(count)),
         "lowpass": lambda: wavelet(fixed, wc.KeepLowpass(count), channel=False),
         "partial+channel": partial,
         "leaves+channel": leaves,
@@ -126,77 +123,48 @@ def compressors(ratio: int) -> dict[str, Callable[[], wc.Compressor]]:
     return makers
 
 
+def window_model() -> WindowModel:
+    """As many parameters as :data:`OURS` has, and as far a look back per block as its decoder."""
+    return WindowModel(dim=DIM, heads=HEADS, layers=9, window=CHUNK, hidden=180)
+
+
 def _grid(small: bool) -> Iterator[tuple[str, int, int, str]]:
     ratios, seeds = ((8,), 1) if small else (RATIOS, SEEDS)
     for task, ratio, seed in itertools.product(STEPS, ratios, range(seeds)):
-        for name in compressors(ratio):
+        floors = [WINDOW] if task == "text" and ratio == WINDOW_RATIO else []
+        for name in [*compressors(ratio), MAP_REDUCE, *floors]:
             yield task, ratio, seed, name
 
 
 def _member(task: str, name: str, ratio: int, seed: int, steps: int, source: str | None) -> Run:
-    seed_everything(seed)
-    data = _data(task, seed, source)
-    settings: dict[str, Any] = {"warmup_steps": min(50, steps), "learning_rate": 2e-3 if task in OF_TEXT else 1e-3}
-    compressor = compressors(ratio)[name]()
-    module: CompressionModule
-    if task == "rate":
-        module = AutoencoderModule(model=_autoencoder(compressor), **settings)
+    if name == MAP_REDUCE:
+        make = functools.partial(tasks.model_of, task, compressors(ratio)["mean"], before=4, after=0)
     else:
-        module = LanguageModelModule(model=_language_model(compressor), **settings)
-    found = train(module, data, steps=steps)
+        make = functools.partial(tasks.model_of, task, compressors(ratio)[name])
+    found = tasks.trained(task, make, seed=seed, steps=steps, source=source)
+    return {"task": task, "compressor": name, "asked": ratio, "seed": seed, "steps": steps} | found
+
+
+def _window(task: str, name: str, ratio: int, seed: int, steps: int, source: str | None) -> Run:
+    """Ours beside the window: steps of both are timed by turns, then each is trained."""
+    ours = functools.partial(tasks.model_of, task, compressors(ratio)[OURS])
+    tokens = random_bytes(tasks.ROWS, tasks.TEXT_LENGTH)
+    calls = {key: functools.partial(step_of(make()), tokens) for key, make in ((OURS, ours), (name, window_model))}
+    seconds = measure.interleaved(calls, PAIRS)
+    as_long = max(1, round(steps * measure.ratio(seconds[OURS], seconds[name])))
+    train = functools.partial(tasks.trained, task, seed=seed, source=source)
     return {
         "task": task,
         "compressor": name,
         "asked": ratio,
         "seed": seed,
         "steps": steps,
-        "parameters": sum(p.numel() for p in module.model.parameters()),
-        "bits": found["val/loss"],
-        "gain": found.get("val/context_gain"),
-        # without codes the ratio is infinite, which JSON has no word for
-        "ratio": found["val/compression_ratio"] if math.isfinite(found["val/compression_ratio"]) else None,
+        **train(window_model, steps=steps),
+        "equal_time": {"steps": as_long, "bits": train(window_model, steps=as_long)["bits"]},
+        "step_seconds": seconds,
+        OURS: train(ours, steps=steps),
     }
 
 
-def _data(task: str, seed: int, source: str | None) -> SampleDataModule:
-    if task in ("copy", "uneven"):
-        return CopyDataModule(seed=seed, quiet=0.5 if task == "uneven" else 0.0)
-    if task == "recall":
-        return RecallDataModule(keys=6, length=160, curriculum=9600, seed=seed)
-    return TextDataModule(
-        source=source or "python-stdlib", length=1024, batch_size=8, validation_samples=128, seed=seed
-    )
-
-
-def _body(compressor: wc.Compressor, *, causal: bool) -> wc.ChunkReduce:
-    encoder = wc.TransformerEncoder(dim=DIM, heads=HEADS, layers=2)
-    return wc.ChunkReduce(
-        chunk_networks=[wc.ChunkNetwork(chunk_length=CHUNK, encoder=encoder, compressor=compressor)],
-        reduce_network=wc.ReduceNetwork(dim=DIM, heads=HEADS, layers=2, window=512 if causal else None, causal=causal),
-    )
-
-
-def _language_model(compressor: wc.Compressor) -> wc.ChunkReduceLM:
-    return wc.ChunkReduceLM(
-        embedding=nn.Embedding(256, DIM),
-        body=_body(compressor, causal=True),
-        decoder=wc.LocalDecoder(dim=DIM, heads=HEADS, layers=3, window=CHUNK, period=CHUNK),
-        head=nn.Linear(DIM, 256),
-    )
-
-
-def _autoencoder(compressor: wc.Compressor) -> wc.ChunkReduceAutoencoder:
-    return wc.ChunkReduceAutoencoder(
-        embedding=nn.Embedding(256, DIM),
-        body=_body(compressor, causal=True),
-        decoder=wc.ChunkDecoder(
-            chunk_length=CHUNK,
-            network=wc.TransformerEncoder(dim=DIM, heads=HEADS, layers=2),
-            head=nn.Linear(DIM, 256),
-            encoding=wc.PositionFrequencyEncoding(DIM),
-        ),
-    )
-
-
-def _mean(runs: Sequence[Run], key: str) -> float:
-    return statistics.mean(entry[key] for entry in runs)
+def _at_equal_time(entry: Run) -> Run:
+    return entry | entry["equal_time"] | {"compressor": f"{entry['compressor']}, equal time"}

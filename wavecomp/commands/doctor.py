@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import wavecomp as wc
-from wavecomp.commands.recipes import recipe_folder, recipes
+from wavecomp.files.recipes import recipe_folder, recipes
 from wavecomp.wavelets import kernels
 
 PACKAGES = (

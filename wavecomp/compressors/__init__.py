@@ -1,4 +1,11 @@
-"""Chunks to fewer Codes: one contract, many ways."""
+"""Chunks to fewer Codes: one contract, many ways.
+
+A :class:`Compressor` is given :class:`wavecomp.Chunks` and makes :class:`wavecomp.Codes`, in a static number of slots
+for each chunk; ``expand`` is the way back. :class:`WaveletCompressor` takes a transform and a :class:`Pruner`, which
+says what stays, and perhaps a :class:`DetailChannel` for what does not. Where a pruner or compressor has a
+``target_ratio``, a :class:`RatioController` moves its threshold so that this is the ratio over all, while each chunk
+gets as many codes as it needs. The others are what wavelets are compared with.
+"""
 
 from wavecomp.compressors.adaptive import AdaptivePruner, BandDrop, HardConcrete, Shrinkage
 from wavecomp.compressors.band_weight import BandWeight

@@ -61,12 +61,13 @@ class Shrinkage(AdaptivePruner):
     weight falls to zero, so what is dropped was about to vanish anyway, and gradients need no straight-through.
     (Wavelet shrinkage: Donoho and Johnstone, 1994.)
 
-    The threshold alone only sees loudness. Each code also owes a price by its weight, so that what the loss has no use
-    for grows quiet, and the places go where they are worth more.
+    The threshold sees loudness alone. With a price each code owes something by its weight, so that what the loss has
+    no use for grows quiet, and the places go where they are worth more.
 
     Args:
         target_ratio, room, start: as in :class:`AdaptivePruner`.
-        price: nats per token that a code of weight 1 for each token would owe, 0 and above.
+        price: nats per token that a code of weight 1 for each token would owe, 0 and above. Where the loss has little
+            use for codes a high one makes all details quiet, and nothing is left to choose from.
 
     Raises:
         ValueError: a negative price, and what :class:`AdaptivePruner` refuses.
@@ -77,7 +78,7 @@ class Shrinkage(AdaptivePruner):
         16
     """
 
-    def __init__(self, *, target_ratio: float, room: float = 2.0, start: float = 1.0, price: float = 0.1) -> None:
+    def __init__(self, *, target_ratio: float, room: float = 2.0, start: float = 1.0, price: float = 0.0) -> None:
         super().__init__(target_ratio=target_ratio, room=room, start=start)
         if price < 0:
             raise ValueError(f"price={price} is out of range; allowed: 0 and above")
@@ -90,9 +91,20 @@ class Shrinkage(AdaptivePruner):
     def forward(self, bands: Bands) -> Kept:
         loudness = relative_loudness(bands.values)
         weight = self.shrink(loudness, self.controller.threshold, bands.layout.level)
+        kept = self.keep(bands, weight, loudness)
+        return kept.replace(losses={"price": self.price * self._used(bands, loudness)}) if self.price else kept
+
+    def _used(self, bands: Bands, loudness: Tensor) -> Tensor:
+        """Weights of all details over tokens; its gradient raises some and lowers others, but not all at once.
+
+        Were everything quieter the controller would lower the threshold, and nothing would be won: for the gradient it
+        does so here.
+        """
         details = bands.mask & ~bands.layout.always
-        owed = self.price * (weight * details).sum() / bands.lengths.sum().clamp(min=1)
-        return self.keep(bands, weight, loudness).replace(losses={"price": owed})
+        mean = (loudness * details).sum() / details.sum().clamp(min=1)
+        following = self.controller.threshold * mean / mean.detach()
+        weight = self.shrink(loudness, following, bands.layout.level)
+        return (weight * details).sum() / bands.lengths.sum().clamp(min=1)
 
 
 class HardConcrete(AdaptivePruner):

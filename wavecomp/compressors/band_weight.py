@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.bands import Bands
 from wavecomp.compressors.pruning import mean_power
+from wavecomp.modules import Module
 
 
-class BandWeight(nn.Module):
+class BandWeight(Module):
     """Learnable gains per level, from the bands' content where asked: Bands to Bands.
 
     The gain of a band is ``softplus(bias + content) / softplus(0)``, 1 at the start; the content is a linear map of the
@@ -55,3 +58,6 @@ class BandWeight(nn.Module):
     def forward(self, bands: Bands) -> Bands:
         gains = self.gains(bands)[..., None].to(bands.values.dtype)
         return bands.replace(values=bands.values * gains)
+
+    if TYPE_CHECKING:
+        __call__ = forward

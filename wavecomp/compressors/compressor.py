@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wavecomp.codes import Chunks, Codes
+from wavecomp.modules import Module
 from wavecomp.records import check_shape
 
 
-class Compressor(nn.Module):
+class Compressor(Module):
     """Chunks to fewer Codes, in a static number of slots per chunk, and back.
 
     ``causal`` says that the codes of a chunk depend on that chunk alone. A compressor that compares chunks or looks at
@@ -29,6 +32,9 @@ class Compressor(nn.Module):
     def forward(self, chunks: Chunks) -> Codes:
         """Chunks of values ``(batch, chunks, chunk_length, dim)`` to codes in ``(batch, chunks * capacity)`` slots."""
         raise NotImplementedError
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def expand(self, codes: Codes, chunks: Chunks) -> Tensor:
         """Codes back to the values of their chunks: the inverse of :meth:`forward`, with zero for what was dropped.

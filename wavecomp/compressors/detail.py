@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.bands import Bands
+from wavecomp.modules import Module
 from wavecomp.wavelets import ChunkTransform
 
 
-class DetailChannel(nn.Module):
+class DetailChannel(Module):
     r"""Adds to each kept code the pruned details under it, through learned projections, level by level.
 
     Details form a tree: under the coefficient i of level l lie 2 i and 2 i + 1 of level l - 1. What is pruned hands a
@@ -98,6 +100,9 @@ class DetailChannel(nn.Module):
         finest = torch.zeros_like(bands.values[..., -counts[-1] :, :])
         added = [self.give(m[..., :count, :]) for m, count in zip(below, counts[-2:0:-1])]
         return torch.cat([self.give(messages[-1]), *reversed(added), finest], dim=-2)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def messages(self, bands: Bands) -> list[Tensor]:
         """What all details under a node hand to it, for the nodes of each level, finest first: each

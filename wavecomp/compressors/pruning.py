@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.bands import BandLayout, Bands
+from wavecomp.modules import Module
 from wavecomp.records import Record, record
 
 
@@ -31,7 +33,7 @@ class Kept(Record):
     statistics: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Pruner(nn.Module):
+class Pruner(Module):
     """The contract: Bands to Kept.
 
     ``causal`` says that each chunk is pruned by itself; a pruner that compares chunks says ``False``, and a causal
@@ -50,6 +52,9 @@ class Pruner(nn.Module):
 
     def forward(self, bands: Bands) -> Kept:
         raise NotImplementedError
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
 
 class _KeepCount(Pruner):
@@ -275,7 +280,7 @@ class GlobalTopK(Pruner):
         return fitted(passes, loudness, bands, capacity)
 
 
-class ContentScore(nn.Module):
+class ContentScore(Module):
     r"""How much a coefficient matters: the logarithm of its loudness, and of which channels are loud.
 
     .. math:: \log r + \frac1{dim} \sum_c (w_c - \bar w)\, d_c^2 / r^2, \qquad r^2 = \frac1{dim} \sum_c d_c^2

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from wavecomp.codes import Chunks, Codes
+from wavecomp.compiling import constant_result
 from wavecomp.compressors.counted import CountedCompressor, chunk_codes
+from wavecomp.modules import Module
 from wavecomp.records import check_lengths
 from wavecomp.wavelets import ChunkTransform
 
@@ -63,7 +65,7 @@ class RandomMeasurementCompressor(CountedCompressor):
                 self._matrices[key] = self._measurements(chunk_length).to(like)
         return self._matrices[key]
 
-    @torch.compiler.assume_constant_result
+    @constant_result
     def _measurements(self, chunk_length: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randn(chunk_length, self.count, generator=generator, dtype=torch.float64)
@@ -137,7 +139,7 @@ def recover(
     return x
 
 
-class SparseRecovery(nn.Module):
+class SparseRecovery(Module):
     """Tokens from random measurements: :func:`recover` with a step and a threshold to learn in each iteration.
 
     The thresholds start from large to small, for tokens that were normalised (LISTA; Gregor and LeCun, 2010). Codes

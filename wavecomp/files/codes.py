@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes, compression_ratio
-from wavecomp.files.models import fingerprint, kind_of, raw_bytes
+from wavecomp.files import identity
+from wavecomp.files.identity import kind_of, raw_bytes
 
 FORMAT, VERSION = "wavecomp.codes", "1"
 # how each field of a code is stored: widest first, so that all lie aligned; None as they are
@@ -51,6 +52,7 @@ class CodesWriter:
     Args:
         path: the file, written over if it exists.
         model: made the codes; the file says so.
+        fingerprint: that of the model, where many files are to be written and it is known already.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -62,13 +64,14 @@ class CodesWriter:
         ...         writer.add(encoder.feed(block))
     """
 
-    def __init__(self, path: str | Path, model: nn.Module) -> None:
+    def __init__(self, path: str | Path, model: nn.Module, *, fingerprint: str | None = None) -> None:
         self.path = Path(path)
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"folder {self.path.parent} does not exist; codes are to go to {self.path}")
         if self.path.is_dir():
             raise IsADirectoryError(f"{self.path} is a folder; give a file for the codes")
         self.model = model
+        self.fingerprint = fingerprint
         self.tokens = self.codes = 0
         self._entries: dict[str, tuple[str, list[int]]] = {}
         self._checksums = dict.fromkeys(STORED, 0)
@@ -83,23 +86,30 @@ class CodesWriter:
         self._files = {name: open(Path(self._folder.name) / name, "w+b") for name in STORED}
         return self
 
-    def add(self, codes: Codes) -> None:
+    def add(self, codes: Codes, *, row: int | None = None) -> None:
         """Write further codes; their ``tokens`` are those that they add.
 
+        Args:
+            row: which one, of codes of several.
+
         Raises:
-            ValueError: more than one row.
+            ValueError: more than one row and none chosen, or one that is not there.
         """
-        if len(codes.values) != 1:
-            raise ValueError(f"codes have {len(codes.values)} rows; allowed: 1, a file is of one sequence")
-        held = codes.mask[0]
+        rows = len(codes.values)
+        if row is None and rows != 1:
+            raise ValueError(f"codes have {rows} rows; allowed: 1, a file is of one sequence, or a row=")
+        row = row or 0
+        if not 0 <= row < rows:
+            raise ValueError(f"row={row} is not in codes of {rows} rows; allowed: 0 to {rows - 1}")
+        held = codes.mask[row]
         for name, dtype in STORED.items():
-            field = getattr(codes, name)[0][held]
+            field = getattr(codes, name)[row][held]
             field = field if dtype is None else field.to(dtype)
             self._entries[name] = DTYPES[field.dtype], list(field.shape[1:])
             raw = raw_bytes(field)
             self._checksums[name] = zlib.crc32(raw, self._checksums[name])
             self._files[name].write(raw)
-        self.tokens += int(codes.tokens[0])
+        self.tokens += int(codes.tokens[row])
         self.codes += int(held.sum())
 
     def __exit__(
@@ -138,7 +148,7 @@ class CodesWriter:
             "format": FORMAT,
             "version": VERSION,
             "model": kind_of(self.model),
-            "fingerprint": fingerprint(self.model),
+            "fingerprint": self.fingerprint or identity.fingerprint(self.model),
             "dim": str(self._entries["values"][1][0]),
             "tokens": str(self.tokens),
             "codes": str(self.codes),
@@ -209,7 +219,7 @@ class CodesFile:
         theirs, mine = self.metadata["model"], kind_of(model)
         if theirs != mine:
             raise ValueError(f"codes {self.path} were made by a {theirs}, the model is a {mine}")
-        theirs, mine = self.metadata["fingerprint"], fingerprint(model)
+        theirs, mine = self.metadata["fingerprint"], identity.fingerprint(model)
         if theirs != mine:
             raise ValueError(
                 f"codes {self.path} were made by a model with other weights or settings: its fingerprint is "
@@ -220,10 +230,12 @@ class CodesFile:
         return ValueError(f"codes {self.path} are damaged: {reason}")
 
 
-def save_codes(path: str | Path, codes: Codes, model: nn.Module) -> None:
-    """Write the codes of one sequence to a file; see :class:`CodesWriter`."""
-    with CodesWriter(path, model) as writer:
-        writer.add(codes)
+def save_codes(
+    path: str | Path, codes: Codes, model: nn.Module, *, row: int | None = None, fingerprint: str | None = None
+) -> None:
+    """Write the codes of one sequence to a file; see :class:`CodesWriter` and :meth:`CodesWriter.add`."""
+    with CodesWriter(path, model, fingerprint=fingerprint) as writer:
+        writer.add(codes, row=row)
 
 
 def load_codes(path: str | Path, model: nn.Module | None = None) -> Codes:

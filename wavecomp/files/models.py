@@ -1,20 +1,16 @@
-"""Models on disk: checkpoints of tensors, and the config beside them."""
+"""Models on disk: tensors, and the config beside them."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from jsonargparse import ArgumentParser
-from torch import Tensor, nn
+from torch import nn
 
-CONFIG = "config.yaml"
-WAYS = {"training", "backend", "checkpoint"}
-"""Settings of modules that do not change what a model is."""
+from wavecomp.files.config import CONFIG, build
+from wavecomp.files.shared import WEIGHTS, load_shared
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -37,24 +33,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load(path: str | Path) -> nn.Module:
-    """The model of a checkpoint, in eval mode, on the CPU.
+def load(path: str | Path, *, trusted: Sequence[str] | None = None) -> nn.Module:
+    """A model from disk, in eval mode, on the CPU: of a run, or of ``save_pretrained``.
 
-    The model is built from ``config.yaml`` in the checkpoint's folder; the checkpoint gives its tensors and nothing
-    else.
+    The model is built from the ``config.yaml`` in the same folder; the other file gives its tensors and nothing else.
+    The config of a run may name any class that can be imported, so load runs of people you trust. That of
+    ``save_pretrained`` may come from a stranger, and names classes of wavecomp and of ``torch.nn`` only.
 
     Args:
-        path: a checkpoint, or a folder with a ``last.ckpt``.
+        path: a checkpoint of a run, its folder (then ``last.ckpt``), or a folder with a ``model.safetensors``.
+        trusted: packages that the config may name classes of, besides wavecomp and ``torch.nn``; as said above unless
+            given.
 
     Raises:
         FileNotFoundError: no checkpoint, or no config beside it.
-        ValueError: a damaged checkpoint, or one that does not fit the config.
+        ValueError: damaged tensors, or some that do not fit the config; a class that is not trusted.
     """
     path = Path(path)
+    if (path / WEIGHTS).is_file():
+        return load_shared(path, trusted=trusted or ())
     if path.is_dir():
         path = path / "last.ckpt"
     state = read_checkpoint(path)["state_dict"]
-    model = build(path.parent / CONFIG)
+    model = build(path.parent / CONFIG, trusted=trusted)
     prefix = "model."
     tensors = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     try:
@@ -62,64 +63,3 @@ def load(path: str | Path) -> nn.Module:
     except RuntimeError as error:
         raise ValueError(f"checkpoint {path} does not fit the model in {path.parent / CONFIG}: {error}") from error
     return model.eval()
-
-
-def build(config: str | Path) -> nn.Module:
-    """A fresh model from the config that a run saved.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a config without a model.
-    """
-    config = Path(config)
-    if not config.is_file():
-        raise FileNotFoundError(
-            f"config {config} does not exist; a model is rebuilt from the config beside its checkpoint"
-        )
-    try:
-        settings = yaml.safe_load(config.read_text())["model"]["init_args"]["model"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"config {config} has no entry model.init_args.model") from error
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(nn.Module, "model", fail_untyped=False)
-    try:
-        return parser.instantiate_classes(parser.parse_object({"model": settings})).model
-    except Exception as error:
-        raise ValueError(f"config {config} does not describe a model: {error}") from error
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A hash of what a model computes: classes and plain settings of its modules, and its tensors.
-
-    The same for every way to compute it (``backend``, ``checkpoint``).
-    """
-    digest = hashlib.sha256()
-    for name, module in model.named_modules():
-        settings = {
-            key: value
-            for key, value in sorted(vars(module).items())
-            if _plain(value) and not key.startswith("_") and key not in WAYS
-        }
-        digest.update(repr((name, kind_of(module), settings)).encode())
-    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(raw_bytes(tensor))
-    return digest.hexdigest()
-
-
-def kind_of(model: nn.Module) -> str:
-    """The class of a model, by its full name."""
-    return f"{type(model).__module__}.{type(model).__qualname__}"
-
-
-def _plain(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_plain, value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return all(_plain(getattr(value, field.name)) for field in dataclasses.fields(value))
-    return value is None or isinstance(value, bool | int | float | str)
-
-
-def raw_bytes(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor."""
-    return tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data

@@ -1,4 +1,11 @@
-"""Networks from Codes to Codes, and the models made of them."""
+"""Networks from Codes to Codes, and the models made of them.
+
+A :class:`ChunkNetwork` encodes and compresses each chunk by itself, a :class:`ReduceNetwork` lets codes read each
+other, and :class:`ChunkReduce` puts them one behind the other, in one stage or several. Around it go the models:
+:class:`ChunkReduceLM` predicts the next token, :class:`ChunkReduceAutoencoder` gives back the tokens, and
+:class:`ChunkReduceClassifier` names a class. Any other module takes part through :class:`SequenceAdapter` and
+:class:`ReduceAdapter`.
+"""
 
 from wavecomp.networks.adapters import ReduceAdapter, SequenceAdapter
 from wavecomp.networks.autoencoder import ChunkDecoder, ChunkReduceAutoencoder

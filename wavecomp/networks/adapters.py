@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
+from wavecomp.modules import Module
 
 
-class SequenceAdapter(nn.Module):
+class SequenceAdapter(Module):
     """Gives a foreign module the form that encoders have: ``(rows, length, dim)`` to the same shape.
 
     A module that returns several things, as a GRU does, or an object with ``last_hidden_state``, as the models of
@@ -59,7 +60,7 @@ class SequenceAdapter(nn.Module):
         return out
 
 
-class ReduceAdapter(nn.Module):
+class ReduceAdapter(Module):
     """A foreign module as a Reduce-Network: it changes the values, and codes keep their slots and their ``end``.
 
     It sees the slots in order of ``end``, empty ones as zeros, and nothing of their positions: an encoding in the

@@ -6,15 +6,17 @@ Notation used for tensor shapes: ``(batch, heads, length, head_dim)`` for querie
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import BlockMask
 
 from wavecomp.networks.flex import blocked_attention
 from wavecomp.positions import Rotary, rotary_angles, rotate
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 class Window(NamedTuple):
@@ -183,7 +185,7 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, window: Window) -> Tensor:
         """``x (batch, length, dim)`` to the same shape."""
         q, keys_values = self._project(x, window.rotary)
-        attention = blocked_attention if isinstance(window.mask, BlockMask) else window_attention
+        attention = window_attention if isinstance(window.mask, Tensor) else blocked_attention
         return self._read(attention, q, keys_values, window)
 
     def step(self, x: Tensor, window: Window, past: KeysValues) -> tuple[Tensor, KeysValues]:
@@ -264,7 +266,7 @@ class MemoryAttention(nn.Module):
         q = rotate(split_heads(self.q(x), self.heads), rotary)
         k, v = self._with_sink(keys_values, q)
         bias = {"log_support": None if log_support is None else F.pad(log_support, (1, 0)), "scale": self.support_scale}
-        if isinstance(masks, BlockMask):
+        if not isinstance(masks, Sequence):
             return self.out(join_heads(support_attention(blocked_attention, q, k, v, masks, **bias)))
         return self.out(join_heads(_prefix_attention(q, k, v, masks, **bias)))
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
+from wavecomp.files import Pretrained
+from wavecomp.modules import Module
 from wavecomp.networks.chunk import check_chunk_length, read_chunks, takes_lengths
 from wavecomp.networks.chunk_reduce import ChunkReduce
 from wavecomp.networks.embedding import embed_tokens
 
 
-class ChunkDecoder(nn.Module):
+class ChunkDecoder(Module):
     """Logits of tokens, read chunk by chunk from what an inverse transform gave each of them.
 
     Where one code stands for several tokens these come in alike: an encoding tells them apart, and the network picks
@@ -53,8 +56,11 @@ class ChunkDecoder(nn.Module):
         chunks = read_chunks(codes.cut(self.chunk_length), self.network, self.network_takes_lengths, name="network")
         return self.head(chunks.values.flatten(1, 2)[:, :length])
 
+    if TYPE_CHECKING:
+        __call__ = forward
 
-class ChunkReduceAutoencoder(nn.Module):
+
+class ChunkReduceAutoencoder(Pretrained):
     """Tokens to few codes and back: ``logits[:, t]`` is the reconstruction of token t.
 
     The cross-entropy per byte against codes per byte is a point of a rate-distortion curve. What is transmitted is the
@@ -119,6 +125,9 @@ class ChunkReduceAutoencoder(nn.Module):
         """
         *before, codes = self.stages(tokens, lengths)
         return self.decode(codes, before)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def encode(self, tokens: Tensor, lengths: Tensor | None = None) -> Codes:
         """The codes that are transmitted."""

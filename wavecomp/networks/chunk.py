@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,10 @@ from torch.nn import functional as F
 
 from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors import Compressor
+from wavecomp.modules import Module
 
 
-class ChunkNetwork(nn.Module):
+class ChunkNetwork(Module):
     """Cuts codes into chunks, encodes each by itself and compresses it: Codes to fewer Codes.
 
     Args:
@@ -61,6 +63,9 @@ class ChunkNetwork(nn.Module):
         if self.encoder is None:
             return self.compressor(chunks)
         return self.compressor(read_chunks(chunks, self.encoder, self.encoder_takes_lengths, name="encoder"))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def expand(self, codes: Codes, before: Codes) -> Codes:
         """The way back, by :meth:`Compressor.expand`; the encoder is not undone.

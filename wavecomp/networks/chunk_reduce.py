@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
 from wavecomp.compressors import RatioController
+from wavecomp.modules import Module
 
 
 class ChunkReduceState(NamedTuple):
@@ -24,7 +25,7 @@ class ChunkReduceState(NamedTuple):
     reduce: Any
 
 
-class ChunkReduce(nn.Module):
+class ChunkReduce(Module):
     """``Reduce-Network(Chunk-Network(chunk_1), ..., Chunk-Network(chunk_k))``, one or several stages deep.
 
     Each stage makes fewer codes of those of the stage before. All go on, and in a causal model the codes of a stage
@@ -105,6 +106,9 @@ class ChunkReduce(nn.Module):
     def forward(self, codes: Codes) -> Codes:
         """``Codes`` to fewer ``Codes``; the statistics of each stage go under its path, ``chunk_networks.0.kept``."""
         return self.reduce(self.stages(codes))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def stages(self, codes: Codes) -> list[Codes]:
         """What each Chunk-Network makes, first stage first: what :meth:`reduce` takes and :meth:`expand` goes by."""

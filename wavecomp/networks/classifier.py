@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
+from wavecomp.files import Pretrained
 from wavecomp.networks.embedding import embed_tokens
 
 
-class ChunkReduceClassifier(nn.Module):
+class ChunkReduceClassifier(Pretrained):
     r"""Tokens to few codes to one class per row.
 
     The head sees the mean of the codes, weighed by the tokens that each covers,
@@ -60,6 +63,9 @@ class ChunkReduceClassifier(nn.Module):
             ValueError: shapes that do not fit, or lengths beyond the tensor (values are checked on the CPU only).
         """
         return self.classify(self.encode(tokens, lengths))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def encode(self, tokens: Tensor, lengths: Tensor | None = None) -> Codes:
         """The codes of all tokens."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
+from wavecomp.modules import Module
 from wavecomp.networks.attention import KeysValues, Memory, Window, head_angles, log_of_support, window_mask
-from wavecomp.networks.flex import Backend, BlockMask, check_backend, memory_blocks, window_blocks
+from wavecomp.networks.flex import Backend, check_backend, memory_blocks, window_blocks
 from wavecomp.networks.transformer import ShortConvolution, TransformerBlock, run_blocks
 from wavecomp.positions import Rotary
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 class DecoderState(NamedTuple):
@@ -36,7 +40,7 @@ class ReadCodes(Protocol):
         """What the codes add in block ``layer`` to ``x (batch, length, dim)`` at the places ``(length,)``."""
 
 
-class LocalDecoder(nn.Module):
+class LocalDecoder(Module):
     """Predicts each token from the raw window before it and from the codes that existed by then.
 
     The state at place t has read the tokens before t: the shift by one is in here. Attention to codes keeps token
@@ -138,6 +142,9 @@ class LocalDecoder(nn.Module):
             log_support=log_of_support(codes.support) if self.support_bias else None,
         )
         return self.norm(run_blocks(self.blocks, x, window, memory, checkpoint=self.checkpoint))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def step(
         self, embeddings: Tensor, read: ReadCodes, state: DecoderState | None = None, *, start: int = 0

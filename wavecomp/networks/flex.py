@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 Backend = Literal["sdpa", "flex"]
 BLOCK = 128
@@ -70,6 +72,8 @@ def block_mask(keys: list[Tensor], queries: list[Tensor], *, own: bool) -> Block
         queries: likewise, ``(queries,)`` or ``(batch, queries)``.
         own: whether every query sees the key of its own place besides.
     """
+    from torch.nn.attention.flex_attention import BlockMask  # a second to import: only who asks for it waits
+
     at_key, at_query = _stacked(keys), _stacked(queries)
     (least_key, most_key), (least_query, most_query) = _extremes(at_key, FAR), _extremes(at_query, -FAR)
     some, full = _pairs(least_key, most_query), _pairs(most_key, least_query)
@@ -91,6 +95,8 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, *, scale
     Raises:
         ValueError: where FlexAttention does not run: of CPUs it supports the forward pass alone.
     """
+    from torch.nn.attention.flex_attention import flex_attention
+
     if not q.numel():
         return q  # FlexAttention takes no empty tensors
     try:
@@ -103,6 +109,8 @@ def blocked_attention(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, *, scale
 
 @functools.cache
 def _compiled() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
     def fused(q: Tensor, k: Tensor, v: Tensor, mask: BlockMask, scale: float | None) -> Tensor:
         return flex_attention(q, k, v, block_mask=mask, scale=scale)
 

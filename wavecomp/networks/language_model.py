@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
+from wavecomp.files import Pretrained
 from wavecomp.networks.chunk_reduce import ChunkReduce
 from wavecomp.networks.embedding import check_tokens, embed_tokens
 from wavecomp.networks.generation import Sampler, generate, stream
 
 
-class ChunkReduceLM(nn.Module):
+class ChunkReduceLM(Pretrained):
     """Causal language model whose distant past is codes: ``logits[:, t]`` predicts token t from tokens before t.
 
     Args:
@@ -76,6 +77,9 @@ class ChunkReduceLM(nn.Module):
         elif isinstance(codes, str):
             codes = embedded.part(0, 0)
         return self.head(self.decoder(embedded.values, codes, **({"start": start} if start else {})))
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def encode(self, tokens: Tensor, lengths: Tensor | None = None) -> Codes:
         """The codes of all tokens, those of a short last chunk included (which no prediction sees)."""

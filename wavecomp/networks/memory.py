@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from wavecomp.codes import NEVER, Codes
-from wavecomp.networks.attention import MemoryAttention, head_angles, join_heads, log_of_support, rotate, split_heads
+from wavecomp.networks.attention import MemoryAttention, head_angles, join_heads, log_of_support, split_heads
 from wavecomp.networks.decoder import LocalDecoder
-from wavecomp.positions import Rotary
+from wavecomp.positions import Rotary, rotate
 
 ROWS = 8
 """Places that attend at once: what bounds the scores of a long memory."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
+from wavecomp.modules import Module
 from wavecomp.networks.attention import KeysValues, Window, head_angles, log_of_support, window_mask
-from wavecomp.networks.flex import Backend, BlockMask, check_backend, window_blocks
+from wavecomp.networks.flex import Backend, check_backend, window_blocks
 from wavecomp.networks.transformer import TransformerBlock, run_blocks
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 class ReduceState(NamedTuple):
@@ -27,7 +31,7 @@ class ReduceState(NamedTuple):
     layers: tuple[KeysValues, ...]
 
 
-class ReduceNetwork(nn.Module):
+class ReduceNetwork(Module):
     """Transformer over codes, causal by ``end``: a code reads those that existed when it did, its own chunk's included.
 
     Args:
@@ -96,6 +100,9 @@ class ReduceNetwork(nn.Module):
         # distributed training waits for a gradient of every parameter: an empty slot gives zeros
         empty = Codes.from_tokens(codes.values.new_zeros(len(codes.values), 1, self.dim), codes.tokens * 0)
         return codes.replace(values=codes.values + self._read(empty)[:, :0])
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def _read(self, codes: Codes) -> Tensor:
         window = Window(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as forget_and_repeat
 
+from wavecomp.modules import Module
 from wavecomp.networks.attention import KeysValues, Memory, MemoryAttention, Window, WindowAttention, head_angles
 
 
@@ -51,7 +53,7 @@ class ShortConvolution(nn.Module):
         return x
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(Module):
     """RMSNorm, windowed self-attention with rotary positions, optional attention to codes, feed-forward.
 
     Args:
@@ -113,7 +115,7 @@ def run_blocks(
     return x
 
 
-class TransformerEncoder(nn.Module):
+class TransformerEncoder(Module):
     """Bidirectional encoder of chunks: every token reads its whole chunk.
 
     Args:
@@ -152,3 +154,6 @@ class TransformerEncoder(nn.Module):
             mask = (place < lengths[:, None])[:, None, None] | torch.eye(len(place), dtype=torch.bool, device=x.device)
         window = Window(rotary=head_angles(place, self.dim, self.heads), mask=mask)
         return run_blocks(self.blocks, self.convolution(x), window, checkpoint=self.checkpoint)
+
+    if TYPE_CHECKING:
+        __call__ = forward

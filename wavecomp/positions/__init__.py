@@ -1,4 +1,8 @@
-"""Where a code lies, and which frequency it is."""
+"""Where a code lies, and which frequency it is.
+
+Modules from Codes to Codes that add both to their values, for compressors that are given one as ``encoding``; and
+rotary positions, for attention. All measure in tokens, whatever a code stands for.
+"""
 
 from wavecomp.positions.dyadic import DyadicPositionCode
 from wavecomp.positions.frequency import PositionFrequencyEncoding, RotaryPositionFrequency

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
+from wavecomp.modules import Module
 
 # bits above these would weigh less than the last bit of fp32
 BEYOND = 24
 
 
-class DyadicPositionCode(nn.Module):
+class DyadicPositionCode(Module):
     r"""Adds the sum of one learned vector per bit of a code's binary path.
 
     .. math:: v + \sum_{k \in path} w_k\, Q(u_{k, b_k})

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.codes import Codes
+from wavecomp.modules import Module
 from wavecomp.positions.rotary import Rotary, rotary_angles, rotate
 
 
-class _FrequencyGain(nn.Module):
+class _FrequencyGain(Module):
     """What both encodings share: a gain that can only fall as the frequency rises, and slots that stay empty."""
 
     frequency_periods = 4  # of 2, 4, 8, 16 octaves

@@ -1,7 +1,5 @@
 """Rotary positions (Su et al., RoFormer, 2021) at any real position, measured in tokens."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

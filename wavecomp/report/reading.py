@@ -1,7 +1,5 @@
 """What a model makes of a text: its codes, chunk by chunk, and what they are worth."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal, NamedTuple
 

@@ -1,7 +1,21 @@
-"""Training with Lightning."""
+"""Training and data with Lightning: modules, data modules, callbacks, and strategies for several processes.
+
+A :class:`CompressionModule` trains a model: :class:`LanguageModelModule`, :class:`AutoencoderModule` or
+:class:`ClassifierModule`. Data modules give it bytes: text, tasks that cannot be solved without codes, and files by
+class. The command ``wavecomp fit`` puts them together from a recipe, a YAML file; in code they go to a
+``lightning.Trainer`` like any others.
+"""
 
 from wavecomp.training.autoencoder import AutoencoderModule
-from wavecomp.training.callbacks import BytesPerSecond, LastCheckpoint, SafeStop, SaveCodes
+from wavecomp.training.callbacks import (
+    BandEnergyLogger,
+    BytesPerSecond,
+    FilterLogger,
+    LastCheckpoint,
+    RatioMonitor,
+    SafeStop,
+    SaveCodes,
+)
 from wavecomp.training.classifier import ClassifierModule
 from wavecomp.training.data import (
     CopyDataModule,
@@ -27,6 +41,7 @@ from wavecomp.training.parallel import (
 
 __all__ = [
     "AutoencoderModule",
+    "BandEnergyLogger",
     "BytesPerSecond",
     "ChunkParallel",
     "ChunkParallelModule",
@@ -34,6 +49,7 @@ __all__ = [
     "ClassifierModule",
     "CompressionModule",
     "CopyDataModule",
+    "FilterLogger",
     "FolderClassificationDataModule",
     "FullyShardedModule",
     "HubTextDataModule",
@@ -42,6 +58,7 @@ __all__ = [
     "ListOpsDataModule",
     "OriginDataModule",
     "PasskeyDataModule",
+    "RatioMonitor",
     "RecallDataModule",
     "RulerDataModule",
     "SafeStop",

@@ -62,6 +62,7 @@ class CompressionModule(L.LightningModule):
         self.betas = betas
         self.warmup_steps = warmup_steps
         self.final_share = final_share
+        self.statistics: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
         self.val_metrics = nn.ModuleDict(self.metrics())
         self.test_metrics = nn.ModuleDict(self.metrics())
@@ -116,7 +117,11 @@ class CompressionModule(L.LightningModule):
             raise ValueError(f"the parts of the model do not fit together: {error}") from error
 
     def log_step(self, codes: Codes, figures: dict[str, Tensor]) -> None:
-        """Log what a training step found, with the ratio and overflow of its codes, and count these."""
+        """Log what a training step found, with the ratio and overflow of its codes, and count these.
+
+        The attribute ``statistics`` keeps those of the codes until the next step, for callbacks.
+        """
+        self.statistics = {name: value.detach() for name, value in codes.statistics.items()}
         figures = {**figures, "compression_ratio": codes.ratio}
         overflow = [value.sum() for name, value in codes.statistics.items() if name.endswith(".overflow")]
         if overflow:

@@ -230,7 +230,7 @@ class ChunkParallelModule(LanguageModelModule):
         self._check_same(batch, batch_idx)
 
     def log_step(self, codes: Codes, figures: dict[str, Tensor]) -> None:
-        """Log the figures of all ranks."""
+        """Log the figures of all ranks; the attribute ``statistics`` keeps those of this one."""
         reduce = self.trainer.strategy.reduce
         means: Any = reduce(torch.stack(list(figures.values())), reduce_op="mean")
         overflow = {
@@ -239,6 +239,7 @@ class ChunkParallelModule(LanguageModelModule):
             if name.endswith(".overflow")
         }
         super().log_step(codes.replace(statistics={**codes.statistics, **overflow}), dict(zip(figures, means)))
+        self.statistics |= {name: codes.statistics[name] for name in overflow}
 
     def _check_same(self, batch: Batch, batch_idx: int) -> None:
         """Raise unless all ranks were given one batch; looks at the first of each loader."""

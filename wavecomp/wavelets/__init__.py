@@ -1,4 +1,9 @@
-"""Wavelet transforms on tensors. Knows no tokens and no training."""
+"""Wavelet transforms on tensors, as functions and as modules.
+
+Functions such as :func:`wavedec` and :func:`waverec` take any axis and have pywt's numbers. A :class:`FilterBank` is
+one level of a transform that is exact at any length; several learn. :class:`DWT1d` and its kin put banks together to
+transform the chunks of a sequence, short ones included, to :class:`wavecomp.Bands`. Nothing here knows of training.
+"""
 
 from wavecomp.wavelets.basis_layer import BestBasis1d
 from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank

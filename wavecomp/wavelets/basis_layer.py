@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from wavecomp.bands import BandLayout, Bands
+from wavecomp.compiling import constant_result
 from wavecomp.wavelets.filter_bank import FilterBank, zero_behind
 from wavecomp.wavelets.layers import LONG, WaveletPackets1d
 from wavecomp.wavelets.packets import COSTS
@@ -254,7 +255,7 @@ class BestBasis1d(WaveletPackets1d):
     def _initial_tree(self, level: int) -> Cascade:
         return Cascade(self._initial.banks[:level], self._paths[level])
 
-    @torch.compiler.assume_constant_result
+    @constant_result
     def _positions_at(self, length: int, level: int) -> Tensor:
         return self._initial_tree(level).positions(length)
 

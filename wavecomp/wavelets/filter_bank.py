@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from wavecomp.modules import Module
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 from wavecomp.wavelets.transform import dwt, idwt
 
 
-class FilterBank(nn.Module):
+class FilterBank(Module):
     """The contract: one level of analysis and its inverse along axis -2, at any length, zero included.
 
     Attributes:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from wavecomp.bands import BandLayout, Bands
+from wavecomp.compiling import constant_result
+from wavecomp.modules import Module
 from wavecomp.records import check_lengths, values_are_at_hand
 from wavecomp.wavelets import banded, kernels
 from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank, zero_behind
@@ -24,7 +26,7 @@ BACKENDS = ("auto", "matrix", "banded", "cascade", "triton")
 LONG = 512
 
 
-class ChunkTransform(nn.Module):
+class ChunkTransform(Module):
     """The contract: chunks to bands and back, critically sampled or nearly so.
 
     ``level`` is the deepest level of its bands, ``dyadic`` says that they are cA_n, cD_n, ..., cD_1.
@@ -62,6 +64,9 @@ class ChunkTransform(nn.Module):
             :class:`Bands` with ``values`` of x's shape, coarse to fine.
         """
         raise NotImplementedError
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def inverse(self, bands: Bands) -> Tensor:
         """Synthesis: ``(..., chunk_length, dim)``, zero behind each chunk's length."""
@@ -282,7 +287,7 @@ class DWT1d(ChunkTransform):
             return torch.arange(chunk_length).float()
         return self._positions(chunk_length, level)[: -(-chunk_length // self.rates[level])].clone()
 
-    @torch.compiler.assume_constant_result
+    @constant_result
     def _positions(self, chunk_length: int, level: int | None = None) -> Tensor:
         if level in (None, self.level):
             return self._initial.positions(chunk_length)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.bands import BandLayout, Bands
+from wavecomp.compiling import constant_result
 from wavecomp.records import check_lengths
 from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank, zero_behind
 from wavecomp.wavelets.layers import ChunkTransform
@@ -117,7 +118,7 @@ class DWT2d(ChunkTransform):
             )
         return self._remembered("bands", chunk_length, device, lambda: self._grouped_layout(chunk_length))
 
-    @torch.compiler.assume_constant_result
+    @constant_result
     def _positions(self, length: int, level: int) -> Tensor:
         return Cascade(self._initial.banks[:level], dwt_leaves([2] * level)).positions(length)
 

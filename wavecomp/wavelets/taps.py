@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 import pywt
-import torch
+
+from wavecomp.compiling import constant_result
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class FilterTaps:
         if len(set(lengths.values())) != 1 or len(self) % 2 or not len(self):
             raise ValueError(f"FilterTaps: the four filters need one even length, got {lengths}")
         for f in fields(self):
+            object.__setattr__(self, f.name, tuple(getattr(self, f.name)))  # configs hold lists
             if not all(math.isfinite(tap) for tap in getattr(self, f.name)):
                 raise ValueError(f"FilterTaps: {f.name}={getattr(self, f.name)} holds a tap that is not finite")
 
@@ -68,7 +70,7 @@ class FilterTaps:
         )
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _named(name: str) -> tuple[tuple[float, ...], ...]:
     names = pywt.wavelist(kind="discrete")
     if name not in names:

@@ -1,59 +1,15 @@
-"""Callbacks: speed, and a stop that loses nothing."""
+"""A checkpoint to resume from, and a stop that loses nothing."""
 
 from __future__ import annotations
 
 import signal
-import time
-from collections import deque
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
-from safetensors.torch import save_file
-
-from wavecomp.codes import Codes
-
-
-class BytesPerSecond(Callback):
-    """Logs ``train/bytes_per_second`` over the last steps, data included, validation left out.
-
-    Args:
-        steps: how many steps the mean goes over.
-        every: steps between two values.
-    """
-
-    def __init__(self, steps: int = 50, every: int = 10) -> None:
-        self.every = every
-        self.spans: deque[tuple[float, torch.Tensor | int]] = deque(maxlen=steps)
-        self.began = self.paused = 0.0
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.began = time.perf_counter()
-
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.paused = time.perf_counter()
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.began += time.perf_counter() - self.paused
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        count = batch["tokens"].numel() if batch["lengths"] is None else batch["lengths"].sum()
-        if batch.get("bytes") is not None:
-            count = batch["bytes"].sum()
-        now = time.perf_counter()
-        self.spans.append((now - self.began, count))
-        self.began = now
-        if trainer.global_step % self.every == 0 or len(self.spans) < 2:
-            seconds = sum(span for span, _ in self.spans)
-            readers = (trainer.distributed_sampler_kwargs or {"num_replicas": 1})["num_replicas"]
-            total = float(sum(count for _, count in self.spans)) * readers
-            pl_module.log("train/bytes_per_second", total / seconds, prog_bar=True, batch_size=1)
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -119,29 +75,3 @@ class SafeStop(Callback):
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
             self._previous = None
-
-
-class SaveCodes(Callback):
-    """Writes the codes that ``predict`` makes, one safetensors file per batch.
-
-    Args:
-        folder: where they go.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-
-    def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Codes,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"rank{trainer.global_rank}-batch{batch_idx:06d}.safetensors"
-        tensors = {name: getattr(outputs, name).contiguous() for name in ("values", *Codes.per_slot, "tokens")}
-        save_file(tensors, path.with_suffix(".part"))
-        path.with_suffix(".part").rename(path)

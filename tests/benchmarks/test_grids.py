@@ -1,0 +1,200 @@
+"""Grids go on where they stopped; their members compare equals, and their tables say how many there are."""
+
+import json
+import logging
+
+import pytest
+import torch
+from reading_tables import rows
+
+import wavecomp as wc
+from wavecomp.benchmarks import __main__ as command
+from wavecomp.benchmarks import grid, quality, ratio, recipes, tables, tasks, wavelets
+from wavecomp.benchmarks.measure import Options
+from wavecomp.cli import recipe_path
+
+SMALL = Options(small=True)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Models of 16 channels."""
+    for module in (quality, tasks, wavelets):
+        monkeypatch.setattr(module, "DIM", 16)
+    for module in (quality, tasks):
+        monkeypatch.setattr(module, "HEADS", 2)
+
+
+def test_a_member_that_fails_costs_no_other_and_what_is_done_is_not_done_again(tmp_path, monkeypatch, caplog, tiny):
+    def broken():
+        raise RuntimeError("this one is broken")
+
+    makers = {"broken": broken, "mean": lambda: wc.MeanPoolCompressor(count=4)}
+    monkeypatch.setattr(quality, "compressors", lambda ratio: makers)
+    options = SMALL._replace(only=("copy-8-0-broken", "copy-8-0-mean", "rate-8-0-mean"))
+    level = logging.getLogger("lightning.pytorch").level
+    done = grid.run(tmp_path, quality.members(options), options)
+    assert logging.getLogger("lightning.pytorch").level == level
+    assert [run["task"] for run in done] == ["copy", "rate"]
+    assert all(run["compressor"] == "mean" and run["ratio"] == 8 and run["bits"] > 1 for run in done)
+    assert all(run["took"] > 0 and run["commit"] for run in done)
+    assert "this one is broken" in caplog.text and [p.suffix for p in tmp_path.glob("small/*")] == [".json"] * 2
+    monkeypatch.setattr(tasks, "trained", broken)
+    assert grid.run(tmp_path, quality.members(options), options) == done
+    assert "mean" in quality.table(done)
+
+
+def test_what_is_done_can_be_collected_without_running_the_rest(tmp_path):
+    def member():
+        raise AssertionError("was run")
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "one.json").write_text('{"seed": 3}')
+    options = Options(collect=True)
+    assert grid.run(tmp_path, {"one": member, "two": member}, options) == [{"seed": 3}]
+
+
+def test_the_command_says_how_large_a_grid_is_that_is_there_in_part(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "ratio-members" / "small"
+    folder.mkdir(parents=True)
+    entry = {"what": "text", "compressor": "Shrinkage", "asked": 8.0, "seed": 0, "trained": 8.1, "calibrated": 7.9}
+    (folder / "text-8-0-Shrinkage.json").write_text(json.dumps(entry))
+    parser = command.argparse.ArgumentParser()
+    command.add_arguments(parser)
+    command.run(parser.parse_args(["ratio", "--small", "--collect"]))
+    result = json.loads((tmp_path / "ratio.json").read_text())
+    assert result["members"] == len(ratio.members(SMALL)) == 2 and result["runs"] == [entry]
+    assert result["commit"] == "unknown"  # the member does not say at which commit it was run
+    assert rows(capsys.readouterr().out) == [["text", "Shrinkage", "8", "8.100", "1.25%", "7.900", "1.25%", ""]]
+    with pytest.raises(ValueError, match="no member of wavelets is done; members: copy-0-haar, "):
+        command.run(parser.parse_args(["wavelets", "--collect"]))
+
+
+def test_members_keep_as_many_codes_as_they_are_compared_at():
+    for target in quality.RATIOS:
+        makers = quality.compressors(target)
+        assert len(makers) > 8
+        for name, make in makers.items():
+            compressor = make()
+            controlled = any(isinstance(module, wc.RatioController) for module in compressor.modules())
+            if not controlled and name not in ("none", "all"):
+                assert compressor.capacity(tasks.CHUNK) == tasks.CHUNK // target, name
+
+
+def test_transforms_keep_as_many_codes_and_only_those_called_learned_learn():
+    makers = wavelets.compressors()
+    assert len(makers) > 15
+    tokens = torch.randint(256, (2, 4 * tasks.CHUNK))
+    for name, make in makers.items():
+        compressor = make()
+        assert compressor.capacity(tasks.CHUNK) == wavelets.COUNT, name
+        learns = any(p.requires_grad for p in compressor.transform.parameters())
+        assert learns == name.startswith(("learned", "neural", "4-band")), name
+        assert float(tasks.language_model(compressor).encode(tokens).ratio) == wavelets.RATIO, name
+
+
+def test_names_of_members_stay_what_they_were():
+    names = quality.members(Options()).keys()
+    assert {"copy-4-0-lowpass+channel", "text-16-2-mean", "rate-8-1-partial+channel", "recall-8-0-none"} <= names
+    assert "text-8-0-window" in names and "copy-16-0-map-reduce" in names and "text-4-0-window" not in names
+    assert {"text-8-0-Shrinkage", "mixed-8-2-DyadicLeaves"} <= ratio.members(Options(source="any")).keys()
+
+
+def test_map_reduce_has_as_many_blocks_and_no_code_reads_another():
+    make = quality.compressors(8)["mean"]
+    floor, peer = tasks.model_of("text", make, before=4, after=0), tasks.model_of("text", make)
+    assert tasks.parameters(floor) == tasks.parameters(peer)
+    embedded = torch.randn(1, 4 * tasks.CHUNK, tasks.DIM, requires_grad=True)
+    for model, reads in ((floor, False), (peer, True)):
+        codes = model.body(wc.Codes.from_tokens(embedded))
+        (grad,) = torch.autograd.grad(codes.values[:, -1].sum(), embedded)
+        assert bool((grad[:, : -tasks.CHUNK] != 0).any()) == reads
+
+
+def test_the_window_has_as_many_parameters_as_ours_and_no_codes():
+    ours = tasks.model_of("text", quality.compressors(quality.WINDOW_RATIO)[quality.OURS])
+    window = quality.window_model()
+    assert tasks.parameters(window) == pytest.approx(tasks.parameters(ours), rel=0.02)
+    tokens = torch.randint(256, (1, 200))
+    torch.testing.assert_close(window(tokens), window(tokens, codes="hidden"))
+    assert float(window.context(tokens).mask.sum()) == 0
+
+
+def test_the_window_is_trained_beside_ours_for_as_many_steps_and_for_as_long(monkeypatch):
+    trained = []
+
+    def train(task, make, *, seed, steps, source):
+        trained.append((type(make()).__name__, steps))
+        return {"bits": 3.0 - 0.1 * len(trained), "gain": 0.0, "ratio": None, "parameters": 1}
+
+    monkeypatch.setattr(tasks, "trained", train)
+    monkeypatch.setattr(quality, "step_of", lambda model: lambda tokens: None)
+    times = {quality.OURS: [3.0, 4.0], "window": [2.0, 2.0]}
+    monkeypatch.setattr(quality.measure, "interleaved", lambda calls, repeats: times)
+    entry = quality.members(Options())["text-8-0-window"]()
+    assert sorted(trained) == [("ChunkReduceLM", 400), ("WindowModel", 400), ("WindowModel", 700)]
+    assert entry["equal_time"]["steps"] == 700 and entry["step_seconds"] == times
+    names = {row[0]: row[1] for row in rows(quality.table([entry]))}
+    assert names.keys() == {"window", "window, equal time"} and names["window"] != names["window, equal time"]
+
+
+def test_a_window_model_trains_like_any_other(tiny):
+    found = tasks.trained("copy", quality.window_model, seed=0, steps=2, source=None)
+    assert 3 < found["bits"] < 10 and found["gain"] == 0 and found["ratio"] is None
+
+
+@pytest.mark.slow
+def test_a_transform_trains(tmp_path, tiny):
+    options = SMALL._replace(only=("copy-0-packets", "rate-0-neural-lifting+"))
+    done = grid.run(tmp_path, wavelets.members(options), options)
+    assert [run["transform"] for run in done] == ["packets+top-k", "neural-lifting+channel"]
+    assert done[1]["learned"] > 0 == done[0]["learned"]
+    assert {row[0] for row in rows(wavelets.table(done))} == {"packets+top-k", "neural-lifting+channel"}
+
+
+def quality_run(name, seed, bits, task="copy", **more):
+    return {
+        "task": task, "compressor": name, "asked": 8, "seed": seed, "bits": bits, "gain": 0.1, "ratio": 8.0,
+    } | more  # fmt: skip
+
+
+def test_the_table_of_quality_says_what_is_missing_and_has_the_least_bits_on_top():
+    runs = [quality_run("mean", seed, 2.0 + seed) for seed in range(3)]
+    runs += [quality_run("top", 0, 1.0), quality_run("top", 1, 1.5, ratio=7.5)]
+    runs += [quality_run("mean", 0, 2.5, task="text", gain=0.25)]
+    assert rows(quality.table(runs)) == [
+        ["top", "1.250 ± 0.250 (2 of 3)", "", "", "7.50 to 8.00"],
+        ["mean", "3.000 ± 1.000", "2.500 (1 of 3)", "0.250 (1 of 3)", "8.00"],
+    ]
+
+
+def test_columns_of_numbers_stand_to_the_right():
+    text = tables.markdown(["model", "x"], [["haar", "1.25"], ["5/3", ""], ["db4", "10 ± 2"]]).splitlines()
+    assert text[1] == "|:------|-------:|" and text[2] == "| haar  |   1.25 |" and len({len(t) for t in text}) == 1
+
+
+def test_recipes_that_are_measured_are_recipes():
+    for recipe in recipes.RECIPES:
+        for name in recipe.split(" + "):
+            assert recipe_path(name).is_file()
+    assert len(recipes.members(Options())) == recipes.SEEDS * len(recipes.RECIPES)
+
+
+def test_the_last_value_of_each_column_counts(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,train/loss,val/loss,val/ratio\n0,3.0,,\n1,,2.5,inf\n1,2.0,,\n2,,1.5,inf\n2,,,\n")
+    assert recipes.last_values(path) == {"step": 2.0, "train/loss": 2.0, "val/loss": 1.5}
+
+
+@pytest.mark.slow
+def test_a_recipe_is_trained_as_the_command_line_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    member = recipes.members(SMALL)["copy+copy-mean-pool-0"]
+    entry = member()
+    assert entry["recipe"] == "copy + copy-mean-pool" and entry["steps"] == 4
+    assert entry["metrics"]["val/compression_ratio"] == 4 and entry["metrics"]["val/loss"] > 3
+    (row,) = rows(recipes.table([entry | {"took": 90.0}]))
+    assert row[0] == "copy + copy-mean-pool" and row[-1] == "1.5" and row[2] == "4"
+    kept = wc.load(recipes.RUNS / "small" / "copy+copy-mean-pool-0" / "version_0")
+    assert isinstance(kept.body.chunk_networks[0].compressor, wc.MeanPoolCompressor)

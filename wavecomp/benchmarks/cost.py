@@ -1,0 +1,116 @@
+"""``cost``: the share of a training step that compression takes: transform, pruning, packing, forward and backward.
+
+Measured in two ways that should come to the same, all by turns in one process: the compressor alone, forward and
+backward, beside the full step of the quickstart's model; and the full step beside the same step with :class:`Stride` in
+the compressor's place, which leaves all the same work to do, on as many codes, under the same marks. The second counts
+the optimiser's share too, but it is a small difference of large times: it says how far the repetitions lie apart.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import wavecomp as wc
+from wavecomp.benchmarks import measure
+from wavecomp.benchmarks.measure import Options, Run
+from wavecomp.benchmarks.models import quickstart, random_bytes, step_of
+from wavecomp.benchmarks.tables import markdown, span
+from wavecomp.networks.embedding import embed_tokens
+
+ROWS, LENGTH = 12, 1024  # as the recipe has them
+STRIDE = "stride"
+
+
+def run(options: Options) -> list[Run]:
+    """One record per compressor: seconds of each repetition of its step and of itself alone; and of the stride."""
+    tokens = random_bytes(*((1, 256) if options.small else (ROWS, LENGTH)), measure.device())
+    found = {name: model.to(tokens.device) for name, model in models().items()}
+    calls: dict[str, Callable[[], object]] = {
+        name: functools.partial(step_of(model), tokens) for name, model in found.items()
+    }
+    calls |= {f"{name}, alone": _alone(model, tokens) for name, model in found.items() if name != STRIDE}
+    seconds = measure.interleaved(calls, options.repeats)
+    return [
+        {"compressor": name, "seconds": seconds[name], "alone": seconds.get(f"{name}, alone"), "seed": 0}
+        for name in found
+    ]
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Milliseconds of a step and the share of it that the compressor takes, by both ways."""
+    (least,) = (entry["seconds"] for entry in runs if entry["compressor"] == STRIDE)
+    rows = []
+    for entry in runs:
+        full, alone = entry["seconds"], entry["alone"]
+        shares: list[list[float]] = [[], []]
+        if alone is not None:
+            shares = [[part / whole for part, whole in zip(alone, full)], [1 - s / f for s, f in zip(least, full)]]
+        rows.append([entry["compressor"], f"{1e3 * statistics.median(full):,.1f}", *map(_told, shares)])
+    note = (
+        "Training steps of the quickstart's model with each compressor, and with a stride in its place that does no "
+        "more than hand on as many values. The share of a step that the compressor's own forward and backward pass "
+        "takes, and by how much the step with the stride is shorter: the median and all of the repetitions' pairs."
+    )
+    return f"{note}\n\n{markdown(['compressor', 'step, ms', 'share, alone', 'share, by difference'], rows)}"
+
+
+def _told(shares: Sequence[float]) -> str:
+    return f"{statistics.median(shares):.1%} ({span(shares, '.1%')})" if shares else ""
+
+
+def models() -> dict[str, wc.ChunkReduceLM]:
+    """The recipe's model; with the stride, next to it in turn; with a bank that is learned; with the plainest peer."""
+    found = {name: quickstart() for name in ("haar, as in quickstart", STRIDE, "learned db4 lattice", "mean pooling")}
+    networks: list[Any] = [model.body.chunk_networks[0] for model in found.values()]
+    _, stride, lattice, mean = networks
+    own = mean.compressor
+    stride.compressor = Stride(stride.compressor)
+    lattice.compressor.transform = wc.DWT1d(wc.OrthogonalFilterBank("db4"), level=own.transform.level)
+    mean.compressor = wc.MeanPoolCompressor(count=own.pruner.count, encoding=own.encoding)
+    return found
+
+
+class Stride(wc.Compressor):
+    """Every so many-th value of a chunk, under the marks that a compressor made of the first chunks that came.
+
+    Args:
+        compressor: whose capacity and marks these are; it runs once.
+    """
+
+    def __init__(self, compressor: wc.Compressor) -> None:
+        super().__init__()
+        self.compressor = compressor
+        self.marks: wc.Codes | None = None
+
+    def capacity(self, chunk_length: int) -> int:
+        return self.compressor.capacity(chunk_length)
+
+    def forward(self, chunks: wc.Chunks) -> wc.Codes:
+        if self.marks is None:
+            with torch.no_grad():
+                self.marks = self.compressor(chunks)
+        length = chunks.values.shape[-2]
+        return self.marks.replace(values=chunks.values[..., :: length // self.capacity(length), :].flatten(1, 2))
+
+
+def _alone(model: wc.ChunkReduceLM, tokens: Tensor) -> Callable[[], None]:
+    """The compressor's forward and backward pass, on as many chunks as a step on these tokens has."""
+    network: Any = model.body.chunk_networks[0]
+    with torch.no_grad():
+        chunks = embed_tokens(model.embedding, *model.before_last(tokens)).cut(network.chunk_length)
+        grad = torch.randn_like(network.compressor(chunks).values)
+    leaf = chunks.values.clone().requires_grad_()
+    learned = list(network.compressor.parameters())
+
+    def step() -> None:
+        for tensor in (leaf, *learned):
+            tensor.grad = None
+        network.compressor(chunks.replace(values=leaf)).values.backward(grad)
+
+    return step

@@ -1,0 +1,139 @@
+"""Models that several benchmarks measure: the recipe's, the same with a second stage, and the peers without codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import wavecomp as wc
+from wavecomp.files import build
+from wavecomp.files.recipes import recipe_folder
+from wavecomp.networks.attention import head_angles, join_heads, split_heads
+from wavecomp.networks.flex import Backend
+from wavecomp.networks.transformer import FeedForward
+from wavecomp.positions import Rotary, rotate
+
+
+def quickstart() -> wc.ChunkReduceLM:
+    """A fresh model of the recipe ``quickstart``."""
+    return build(recipe_folder() / "quickstart.yaml")  # type: ignore[return-value]
+
+
+def two_stages() -> wc.ChunkReduceLM:
+    """The same with a second stage: a quarter of the codes for what lies further back than 256 tokens."""
+    model: Any = quickstart()
+    dim = model.decoder.dim
+    compressor = wc.WaveletCompressor(
+        transform=wc.DWT1d("haar", level=2),
+        pruner=wc.KeepLowpass(8),
+        detail_channel=wc.DetailChannel(dim=dim, level=2),
+        encoding=wc.PositionFrequencyEncoding(dim),
+    )
+    second = wc.ChunkNetwork(
+        chunk_length=32, encoder=wc.TransformerEncoder(dim=dim, heads=4, layers=1), compressor=compressor
+    )
+    model.body = wc.ChunkReduce(
+        chunk_networks=[*model.body.chunk_networks, second], reduce_network=model.body.reduce_network
+    )
+    return model
+
+
+class WindowModel(wc.ChunkReduceLM):
+    """The decoder without any codes: a Transformer with a sliding window.
+
+    Args:
+        dim, heads, layers, backend: of the decoder.
+        window: tokens that each block looks back.
+        hidden: width of the feed-forward networks, as the blocks have it unless given.
+    """
+
+    def __init__(
+        self, *, dim: int, heads: int, layers: int, window: int, hidden: int | None = None, backend: Backend = "sdpa"
+    ) -> None:
+        decoder = wc.LocalDecoder(dim=dim, heads=heads, layers=layers, window=window, memory_layers=[], backend=backend)
+        if hidden is not None:
+            for block in decoder.blocks:
+                block.feed_forward = FeedForward(dim=dim, hidden=hidden)
+        nothing = wc.ChunkNetwork(chunk_length=window, compressor=wc.NoCodes())
+        super().__init__(
+            embedding=nn.Embedding(256, dim),
+            body=wc.ChunkReduce(
+                chunk_networks=[nothing], reduce_network=wc.ReduceNetwork(dim=dim, heads=heads, layers=0)
+            ),
+            decoder=decoder,
+            head=nn.Linear(dim, 256),
+        )
+
+    def context(self, tokens: Tensor, lengths: Tensor | None = None) -> wc.Codes:
+        """None, whatever the tokens."""
+        return wc.Codes.from_tokens(self.embedding(tokens[:, :0]))
+
+
+class FlatModel(nn.Module):
+    """A causal Transformer of the library's parts; without a mask, so that it has the fastest kernel there is.
+
+    Args:
+        dim, heads, layers: of the blocks.
+        hidden: width of the feed-forward networks.
+    """
+
+    def __init__(self, *, dim: int, heads: int, layers: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(256, dim)
+        self.start = nn.Parameter(torch.randn(dim) * 0.02)
+        self.blocks = nn.ModuleList(FlatBlock(dim=dim, heads=heads, hidden=hidden) for _ in range(layers))
+        self.norm = nn.RMSNorm(dim)
+        self.head = nn.Linear(dim, 256)
+        self.dim, self.heads = dim, heads
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """``(batch, length)`` to logits ``(batch, length, 256)``; those of place t have read the tokens before t."""
+        batch, length = tokens.shape
+        x = torch.cat([self.start.expand(batch, 1, -1), self.embedding(tokens)[:, :-1]], dim=1)
+        rotary = head_angles(torch.arange(length, device=tokens.device), self.dim, self.heads)
+        for block in self.blocks:
+            x = block(x, rotary)
+        return self.head(self.norm(x))
+
+
+class FlatBlock(nn.Module):
+    """A Transformer block with attention to all places before."""
+
+    def __init__(self, *, dim: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+        self.feed_forward_norm = nn.RMSNorm(dim)
+        self.feed_forward = FeedForward(dim=dim, hidden=hidden)
+        self.heads = heads
+
+    def forward(self, x: Tensor, rotary: Rotary) -> Tensor:
+        """``x (batch, length, dim)`` to the same shape."""
+        q, k, v = split_heads(self.qkv(self.attention_norm(x)), 3 * self.heads).chunk(3, dim=1)
+        read = F.scaled_dot_product_attention(rotate(q, rotary), rotate(k, rotary), v, is_causal=True)
+        x = x + self.out(join_heads(read))
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+def step_of(model: nn.Module) -> Callable[[Tensor], None]:
+    """A training step on tokens; on a GPU in bf16 where that is safe."""
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def step(tokens: Tensor) -> None:
+        optimizer.zero_grad()
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=tokens.is_cuda):
+            logits = model(tokens)
+        F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten()).backward()
+        optimizer.step()
+
+    return step
+
+
+def random_bytes(batch: int, length: int, device: torch.device | str = "cpu") -> Tensor:
+    """``(batch, length)`` int64, the same on every run."""
+    return torch.randint(256, (batch, length), generator=torch.Generator().manual_seed(0)).to(device)

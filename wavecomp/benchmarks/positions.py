@@ -1,0 +1,105 @@
+"""``positions``: how codes are told where they lie, in how many bits, and how far beyond the trained length it holds.
+
+On text a language model with dyadic position codes of 2 bits beside one of full precision. On recall each encoding is
+trained at one length and asked at 4 and 16 times that length, with as many keys in as much more noise.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import statistics
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+import wavecomp as wc
+from wavecomp.benchmarks import grid, tasks
+from wavecomp.benchmarks.measure import Options, Run
+from wavecomp.benchmarks.tables import markdown, mean_and_spread
+from wavecomp.benchmarks.tasks import CHUNK, DIM
+from wavecomp.training import RecallDataModule
+
+RATIO, SEEDS, LEVEL = 4, 3, 2
+STEPS = {"text": 400, "recall": 1600}
+LONGER = (1, 4, 16)
+ROWS = 64  # of each length
+ENCODINGS: dict[str, Callable[[], nn.Module]] = {
+    "dyadic, full precision": lambda: wc.DyadicPositionCode(DIM, chunk_length=CHUNK, bits=None, depth=3),
+    "dyadic, 2 bits": lambda: wc.DyadicPositionCode(DIM, chunk_length=CHUNK, bits=2, depth=3),
+    "additive": lambda: wc.PositionFrequencyEncoding(DIM),
+    "rotary": lambda: wc.RotaryPositionFrequency(DIM),
+}
+
+
+def members(options: Options) -> dict[str, grid.Member]:
+    """By task, seed and encoding."""
+    steps = dict.fromkeys(STEPS, 3) if options.small else STEPS
+    return {
+        f"{task}-{seed}-{name.replace(', ', '-').replace(' ', '-')}": functools.partial(
+            _member, task, name, seed, steps[task], options.source
+        )
+        for seed, task, name in itertools.product(range(1 if options.small else SEEDS), STEPS, ENCODINGS)
+    }
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Bits on text, and accuracy on recall by length."""
+    seeds = len({entry["seed"] for entry in runs})
+    rows = []
+    for name in dict.fromkeys(entry["encoding"] for entry in runs):
+        own = [entry for entry in runs if entry["encoding"] == name]
+        recall = [entry["accuracy"] for entry in own if entry["task"] == "recall"]
+        kept = f"{statistics.mean(a[-1] for a in recall) / statistics.mean(a[0] for a in recall):.1%}" if recall else ""
+        rows.append(
+            [
+                name,
+                mean_and_spread([entry["bits"] for entry in own if entry["task"] == "text"], seeds),
+                *(mean_and_spread([accuracy[at] for accuracy in recall], seeds) for at in range(len(LONGER))),
+                kept,
+            ]
+        )
+    note = (
+        f"Ratio {RATIO}; bits per byte of text after {STEPS['text']} steps; the share of digits recalled after "
+        f"{STEPS['recall']} steps (chance 0.10), at the length of training and beyond; the mean over seeds ± the "
+        "furthest of them. Kept: accuracy at the longest over that at the shortest."
+    )
+    header = ["encoding", "text", *(f"recall at {times}x" for times in LONGER), "kept"]
+    return f"{note}\n\n{markdown(header, rows)}"
+
+
+def _member(task: str, name: str, seed: int, steps: int, source: str | None) -> Run:
+    found = tasks.trained(
+        task,
+        functools.partial(tasks.model_of, task, functools.partial(_compressor, name)),
+        seed=seed,
+        steps=steps,
+        source=source,
+        besides=_accuracy if task == "recall" else None,
+    )
+    return {"task": task, "encoding": name, "seed": seed, "steps": steps} | found
+
+
+def _compressor(name: str) -> wc.Compressor:
+    return wc.WaveletCompressor(
+        transform=wc.DWT1d("haar", level=LEVEL),
+        pruner=wc.KeepLowpass(CHUNK // RATIO),
+        detail_channel=wc.DetailChannel(dim=DIM, level=LEVEL),
+        encoding=ENCODINGS[name](),
+    )
+
+
+@torch.no_grad()
+def _accuracy(model: nn.Module) -> Run:
+    """The share of digits that are likeliest, by length."""
+    shares = []
+    for times in LONGER:
+        right = asked = 0
+        data = RecallDataModule(keys=tasks.KEYS, length=tasks.RECALL_LENGTH * times, validation_samples=ROWS)
+        for batch in data.val_dataloader():
+            hits = model(batch["tokens"]).argmax(-1) == batch["tokens"]
+            right += int((hits & batch["answers"]).sum())
+            asked += int(batch["answers"].sum())
+        shares.append(right / asked)
+    return {"accuracy": shares, "longer": LONGER}

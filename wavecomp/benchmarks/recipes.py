@@ -1,0 +1,102 @@
+"""``recipes``: what the recipes reach, each trained as ``wavecomp fit`` trains it, with several seeds.
+
+A member of the grid is one run; its checkpoint and ``metrics.csv`` stay in ``recipes-members/runs``.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from wavecomp.benchmarks import grid
+from wavecomp.benchmarks.measure import Options, Run
+from wavecomp.benchmarks.tables import markdown, mean_and_spread
+from wavecomp.benchmarks.tasks import parameters
+from wavecomp.files import load
+
+RECIPES = ("quickstart", "copy", "copy + copy-mean-pool", "copy + copy-top-k", "recall")
+"""Each with its overlays."""
+SEEDS = 3
+RUNS = Path("recipes-members/runs")
+COLUMNS = {
+    "bits": ("val/loss", ".4f"),
+    "accuracy": ("val/answer_accuracy", ".3f"),
+    "gain": ("val/context_gain", ".3f"),
+    "ratio": ("val/compression_ratio", ".2f"),
+    "bytes per second": ("train/bytes_per_second", ",.0f"),
+}
+
+
+def members(options: Options) -> dict[str, grid.Member]:
+    """By recipe and seed."""
+    seeds = range(1 if options.small else SEEDS)
+    return {
+        f"{recipe.replace(' ', '')}-{seed}": functools.partial(fit, recipe, seed, options.small)
+        for seed, recipe in itertools.product(seeds, RECIPES)
+    }
+
+
+def table(runs: Sequence[Run]) -> str:
+    """What each recipe reached, the mean over seeds."""
+    seeds = len({entry["seed"] for entry in runs})
+    rows = []
+    for recipe in dict.fromkeys(entry["recipe"] for entry in runs):
+        mine = [entry for entry in runs if entry["recipe"] == recipe]
+        figures = [
+            mean_and_spread([entry["metrics"][key] for entry in mine if key in entry["metrics"]], seeds, form)
+            for key, form in COLUMNS.values()
+        ]
+        minutes = mean_and_spread([entry["took"] / 60 for entry in mine if "took" in entry], form=".1f")
+        rows.append([recipe, f"{mine[0]['parameters']:,}", f"{mine[0]['steps']:,}", *figures, minutes])
+    note = (
+        "On validation, after the last step: bits of what is asked for, per byte or answer; the share of the answers "
+        "that is right; the context gain, in the same bits; tokens per code. Mean over seeds ± the furthest of them."
+    )
+    return f"{note}\n\n{markdown(['recipe', 'parameters', 'steps', *COLUMNS, 'minutes'], rows)}"
+
+
+def fit(recipe: str, seed: int, small: bool) -> Run:
+    """Train as the command line does.
+
+    Raises:
+        RuntimeError: what the command said, where it failed.
+    """
+    root = RUNS / ("small" if small else "full") / f"{recipe.replace(' ', '')}-{seed}"
+    shutil.rmtree(root, ignore_errors=True)  # of an attempt that was stopped
+    words = ["fit"]
+    for config in [*recipe.split(" + "), *["smoke"] * small]:
+        words += ["--config", config]
+    words += ["--seed_everything", str(seed), "--data.init_args.seed", str(seed)]
+    words += ["--trainer.default_root_dir", str(root), "--trainer.enable_progress_bar", "false"]
+    command = [sys.executable, "-c", "from wavecomp.cli import main; main()", *words]
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads)
+    if done.returncode:
+        raise RuntimeError(f"wavecomp {' '.join(words)} failed:\n{done.stderr}")
+    metrics = last_values(root / "version_0" / "metrics.csv")
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "steps": int(metrics.pop("step")) + 1,
+        "parameters": parameters(load(root / "version_0")),
+        "metrics": metrics,
+    }
+
+
+def last_values(path: Path) -> dict[str, float]:
+    """The last value of each column of a ``metrics.csv``; those that are no numbers, such as infinity, are left out."""
+    found: dict[str, float] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            found |= {name: float(value) for name, value in row.items() if value}
+    return {name: value for name, value in found.items() if math.isfinite(value)}

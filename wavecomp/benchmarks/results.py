@@ -1,0 +1,123 @@
+"""What a file of results says: every single run, and all that it takes to run them again."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wavecomp.benchmarks.measure import Options, Run
+from wavecomp.training.data.text import find_files
+
+PACKAGES = ("torch", "ptwt", "pywavelets", "numpy", "wavecomp")
+UNKNOWN = "unknown"
+Result = dict[str, Any]
+
+
+def result(name: str, runs: Sequence[Run], options: Options, *, members: int | None = None) -> Result:
+    """Every single run, what it ran on, and the command.
+
+    Args:
+        members: how many runs there are in all, of a grid that may be there in part.
+    """
+    return {
+        "benchmark": name,
+        "command": command(name, options),
+        "source": None if options.source is None else text(options.source),
+        "versions": {package: metadata.version(package) for package in PACKAGES}
+        | {"python": platform.python_version()},
+        "device": _device_name(),
+        "commit": commit() if members is None else _commits(runs),
+        "seeds": sorted({run["seed"] for run in runs}),
+        "members": members,
+        "runs": list(runs),
+    }
+
+
+def command(name: str, options: Options) -> str:
+    """The command that a benchmark was run by, without folders: those of another machine say nothing.
+
+    Example:
+        >>> command("ratio", Options(source="/home/me/book.txt", repeats=5))
+        'python -m wavecomp.benchmarks ratio --repeats 5 --source book.txt'
+    """
+    words = ["python", "-m", "wavecomp.benchmarks", name]
+    words += ["--small"] * options.small
+    if options.repeats != Options().repeats:
+        words += ["--repeats", str(options.repeats)]
+    if options.source is not None:
+        words += ["--source", Path(options.source).name]
+    if options.checkpoint:
+        words += ["--checkpoint", *map(run_name, options.checkpoint)]
+    return shlex.join(words)
+
+
+def run_name(checkpoint: str) -> str:
+    """A folder of a run by the end of its path: the recipe and the version.
+
+    Example:
+        >>> run_name("/home/me/runs/passkey/version_0")
+        'passkey/version_0'
+    """
+    return Path(*Path(checkpoint).parts[-2:]).as_posix()
+
+
+def text(source: str) -> dict[str, Any]:
+    """Which text it was, wherever it lies: name, files, bytes, and the hash of all files one after another."""
+    digest, size = hashlib.sha256(), 0
+    files = find_files(source)
+    for path in files:
+        content = path.read_bytes()
+        digest.update(content)
+        size += len(content)
+    return {"name": Path(source).name, "files": len(files), "bytes": size, "sha256": digest.hexdigest()}
+
+
+def caption(found: Result, path: Path) -> str:
+    """Markdown about a result: device, versions, how much of the grid, seeds, file and command.
+
+    Args:
+        found: what :func:`result` gave; ``members`` may be filled in, and ``command`` and ``source`` may be missing.
+        path: of the file, as it is to be shown.
+    """
+    versions = ", ".join(f"{package} {version}" for package, version in found["versions"].items())
+    runs, members = len(found["runs"]), found.get("members")
+    count = f"{runs:,} runs" if members is None else f"{runs:,} of {members:,} members of the grid"
+    if all("took" in run for run in found["runs"]):
+        count += f", {sum(run['took'] for run in found['runs']) / 3600:.1f} hours in all"
+    seeds = ", ".join(map(str, found["seeds"]))
+    parts = [found["device"], f"{versions}, commit {found['commit']}", count, f"seeds {seeds}"]
+    if found.get("source"):
+        source = found["source"]
+        parts.append(f"text {source['name']} ({source['bytes']:,} bytes, sha256 {source['sha256'][:12]})")
+    made = found.get("command") or command(found["benchmark"], Options())
+    return f"{'; '.join(parts)}. Every run is in `{path.as_posix()}`, made by\n\n    {made}"
+
+
+@functools.lru_cache
+def commit() -> str:
+    """That of the checkout, as this process began; with what is not committed it is ``dirty``."""
+    root = Path(__file__).parents[2]
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True)
+    return found.stdout.strip() or UNKNOWN
+
+
+def _commits(runs: Sequence[Run]) -> str:
+    """Those that the members of a grid were run at: some may be older than others."""
+    return ", ".join(sorted({run.get("commit", UNKNOWN) for run in runs})) or UNKNOWN
+
+
+def _device_name() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    name = model[0].split(":")[1].strip() if model else platform.processor()
+    return f"{name}, {torch.get_num_threads()} threads"

@@ -1,0 +1,129 @@
+"""What compressors and transforms are compared by: a small model, trained on one task. All but what is compared is one.
+
+copy      16 random symbols, then the same again, in bits per symbol of the second half (chance 4.00)
+uneven    the same, where half of the stretches are one repeated symbol
+recall    keys with values, asked for by content, in bits per digit (chance 3.32)
+rate      an autoencoder of text: bits per byte of the reconstruction
+text      a language model of text: bits per byte
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+import wavecomp as wc
+from wavecomp.benchmarks.measure import Run
+from wavecomp.training import (
+    AutoencoderModule,
+    CompressionModule,
+    CopyDataModule,
+    LanguageModelModule,
+    RecallDataModule,
+    SampleDataModule,
+    TextDataModule,
+)
+from wavecomp.training.brief import seed_everything, train
+from wavecomp.training.data.text import PYTHON_STDLIB
+
+DIM, CHUNK, HEADS = 64, 32, 4
+ROWS, LEARNING_RATE = 8, 2e-3  # copying takes steps more than it takes rows
+TEXT_LENGTH = 1024
+KEYS, RECALL_LENGTH = 6, 160
+Maker = Callable[[], wc.Compressor]
+
+
+def trained(
+    task: str,
+    make: Callable[[], nn.Module],
+    *,
+    seed: int,
+    steps: int,
+    source: str | None,
+    besides: Callable[[nn.Module], Run] | None = None,
+) -> Run:
+    """Train a model for some steps and validate it.
+
+    Args:
+        make: the model, after the seed is set.
+        source: text to train on; the sources of Python's standard library unless given.
+        besides: what else is measured of the trained model.
+
+    Returns:
+        Its parameters, bits of what is asked for, context gain and ratio, where it has one.
+    """
+    seed_everything(seed)
+    data = data_of(task, seed, source)
+    settings: dict[str, Any] = {"warmup_steps": min(50, steps), "learning_rate": LEARNING_RATE}
+    kind: type[CompressionModule] = AutoencoderModule if task == "rate" else LanguageModelModule
+    module = kind(model=make(), **settings)
+    found = train(module, data, steps=steps)
+    more = {} if besides is None else besides(module.model.eval())
+    return more | {
+        "parameters": parameters(module.model),
+        "bits": found["val/loss"],
+        "gain": found.get("val/context_gain"),
+        # without codes the ratio is infinite, which JSON has no word for
+        "ratio": found["val/compression_ratio"] if math.isfinite(found["val/compression_ratio"]) else None,
+    }
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def data_of(task: str, seed: int, source: str | None) -> SampleDataModule:
+    """Samples of a task."""
+    if task in ("copy", "uneven"):
+        return CopyDataModule(batch_size=ROWS, seed=seed, quiet=0.5 if task == "uneven" else 0.0)
+    if task == "recall":
+        return RecallDataModule(keys=KEYS, length=RECALL_LENGTH, batch_size=ROWS, curriculum=9600, seed=seed)
+    return TextDataModule(
+        source=source or PYTHON_STDLIB, length=TEXT_LENGTH, batch_size=ROWS, validation_samples=128, seed=seed
+    )
+
+
+def model_of(task: str, make: Maker, *, before: int = 2, after: int = 2) -> nn.Module:
+    """The model of a task around a compressor.
+
+    Args:
+        before: blocks that each chunk goes through alone, before it is compressed.
+        after: blocks in which its codes read those before them.
+    """
+    compressor = make()
+    return (autoencoder if task == "rate" else language_model)(compressor, before=before, after=after)
+
+
+def language_model(compressor: wc.Compressor, *, before: int = 2, after: int = 2) -> wc.ChunkReduceLM:
+    """See :func:`model_of`."""
+    return wc.ChunkReduceLM(
+        embedding=nn.Embedding(256, DIM),
+        body=_body(compressor, before, after),
+        decoder=wc.LocalDecoder(dim=DIM, heads=HEADS, layers=3, window=CHUNK, period=CHUNK),
+        head=nn.Linear(DIM, 256),
+    )
+
+
+def autoencoder(compressor: wc.Compressor, *, before: int = 2, after: int = 2) -> wc.ChunkReduceAutoencoder:
+    """See :func:`model_of`."""
+    return wc.ChunkReduceAutoencoder(
+        embedding=nn.Embedding(256, DIM),
+        body=_body(compressor, before, after),
+        decoder=wc.ChunkDecoder(
+            chunk_length=CHUNK,
+            network=wc.TransformerEncoder(dim=DIM, heads=HEADS, layers=2),
+            head=nn.Linear(DIM, 256),
+            encoding=wc.PositionFrequencyEncoding(DIM),
+        ),
+    )
+
+
+def _body(compressor: wc.Compressor, before: int, after: int) -> wc.ChunkReduce:
+    encoder = wc.TransformerEncoder(dim=DIM, heads=HEADS, layers=before)
+    return wc.ChunkReduce(
+        chunk_networks=[wc.ChunkNetwork(chunk_length=CHUNK, encoder=encoder, compressor=compressor)],
+        reduce_network=wc.ReduceNetwork(dim=DIM, heads=HEADS, layers=after),
+    )

@@ -1,0 +1,102 @@
+"""``wavelets``: filter banks and transforms at equal kept codes and equal steps.
+
+The models and tasks are those of ``quality``, at ratio 4. Of most transforms the approximation is kept, which is as
+many codes for all; where they are dyadic they come with a detail channel too, which hands on what is pruned. Of packets
+the loudest are kept, and beside them those of the Haar wavelet.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import statistics
+from collections.abc import Callable, Sequence
+
+import wavecomp as wc
+from wavecomp.benchmarks import grid, tasks
+from wavecomp.benchmarks.measure import Options, Run
+from wavecomp.benchmarks.tables import markdown, mean_and_spread
+from wavecomp.benchmarks.tasks import CHUNK, DIM
+
+RATIO, SEEDS = 4, 3
+COUNT, LEVEL, DEEP = CHUNK // RATIO, 2, 4
+Maker = Callable[[], wc.WaveletCompressor]
+STEPS = {"copy": 600, "rate": 200}
+BANKS: dict[str, Callable[[], wc.FilterBank]] = {
+    "haar": lambda: wc.WaveletFilterBank("haar"),
+    "db2": lambda: wc.WaveletFilterBank("db2"),
+    "db4": lambda: wc.WaveletFilterBank("db4"),
+    "5-3-lifting": lambda: wc.LiftingFilterBank("bior2.2").requires_grad_(False),
+    "learned-lattice": lambda: wc.OrthogonalFilterBank("db4"),
+    "learned-lifting": lambda: wc.LiftingFilterBank("bior2.2"),
+    "neural-lifting": lambda: wc.NeuralLiftingFilterBank(dim=DIM),
+}
+"""Of two branches; those that are learned begin as the fixed ones of their kind, db4 and 5/3."""
+
+
+def members(options: Options) -> dict[str, grid.Member]:
+    """By task, seed and transform."""
+    steps = dict.fromkeys(STEPS, 3) if options.small else STEPS
+    return {
+        f"{task}-{seed}-{name}": functools.partial(_member, task, name, seed, steps[task], options.source)
+        for seed, task, name in itertools.product(range(1 if options.small else SEEDS), STEPS, compressors())
+    }
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Bits of both tasks by transform, the least bits of the first task on top."""
+    seeds = len({entry["seed"] for entry in runs})
+    present = [task for task in STEPS if any(entry["task"] == task for entry in runs)]
+    rows = []
+    for name in dict.fromkeys(entry["transform"] for entry in runs):
+        own = [entry for entry in runs if entry["transform"] == name]
+        bits = {task: [entry["bits"] for entry in own if entry["task"] == task] for task in present}
+        order = [statistics.mean(bits[task]) if bits[task] else float("inf") for task in present]
+        learned = f"{own[0]['learned']:,}"
+        rows.append((order, [name, *(mean_and_spread(bits[task], seeds) for task in present), learned]))
+    note = (
+        f"Ratio {RATIO}; bits per symbol of copy (chance 4.00) after {STEPS['copy']} steps, per byte of rate (an "
+        f"autoencoder's reconstruction) after {STEPS['rate']}; the mean over seeds ± the furthest of them."
+    )
+    header = ["transform", *present, "learned by the transform"]
+    return f"{note}\n\n{markdown(header, [row for _, row in sorted(rows)])}"
+
+
+def compressors() -> dict[str, Maker]:
+    """Name to maker, at ``COUNT`` codes per chunk."""
+
+    def lowpass(bank: Callable[[], wc.FilterBank], channel: bool) -> Maker:
+        return lambda: _compressor(
+            wc.DWT1d(bank(), level=LEVEL),
+            wc.KeepLowpass(COUNT),
+            wc.DetailChannel(dim=DIM, level=LEVEL) if channel else None,
+        )
+
+    def loudest(transform: type[wc.DWT1d]) -> Maker:
+        return lambda: _compressor(transform("haar", level=DEEP), wc.TopK(COUNT))
+
+    return {
+        **{name: lowpass(bank, False) for name, bank in BANKS.items()},
+        **{f"{name}+channel": lowpass(bank, True) for name, bank in BANKS.items()},
+        "4-band": lambda: _compressor(wc.DWT1d(wc.MBandFilterBank(RATIO), level=1), wc.KeepLowpass(COUNT)),
+        "haar-2d": lambda: _compressor(wc.DWT2d("haar", level=LEVEL), wc.KeepLowpass(COUNT)),
+        "haar+top-k": loudest(wc.DWT1d),
+        "packets+top-k": loudest(wc.WaveletPackets1d),
+        "best-basis+top-k": loudest(wc.BestBasis1d),
+    }
+
+
+def _compressor(
+    transform: wc.ChunkTransform, pruner: wc.Pruner, channel: wc.DetailChannel | None = None
+) -> wc.WaveletCompressor:
+    return wc.WaveletCompressor(
+        transform=transform, pruner=pruner, detail_channel=channel, encoding=wc.PositionFrequencyEncoding(DIM)
+    )
+
+
+def _member(task: str, name: str, seed: int, steps: int, source: str | None) -> Run:
+    make = compressors()[name]
+    make_model = functools.partial(tasks.model_of, task, make)
+    found = tasks.trained(task, make_model, seed=seed, steps=steps, source=source)
+    learned = sum(p.numel() for p in make().transform.parameters() if p.requires_grad)
+    return {"task": task, "transform": name, "seed": seed, "steps": steps, "learned": learned} | found

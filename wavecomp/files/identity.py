@@ -1,0 +1,59 @@
+"""What a model computes, as a hash: its architecture and its tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+WAYS = {"training", "backend", "checkpoint"}
+"""Settings of modules that do not change what a model is."""
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of what a model computes: classes and plain settings of its modules, and its tensors.
+
+    The same for every way to compute it (``backend``, ``checkpoint``).
+    """
+    digest = hashlib.sha256()
+    for name, module in model.named_modules():
+        digest.update(repr((name, kind_of(module), settings_of(module))).encode())
+    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(raw_bytes(tensor))
+    return digest.hexdigest()
+
+
+def settings_of(module: nn.Module) -> dict[str, Any]:
+    """The plain values that a module keeps, by name: what it is set to, but for its tensors and submodules."""
+    return {
+        name: _as_tuples(value)
+        for name, value in sorted(vars(module).items())
+        if _plain(value) and not name.startswith("_") and name not in WAYS
+    }
+
+
+def kind_of(model: nn.Module) -> str:
+    """The class of a model, by its full name."""
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor."""
+    return tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return all(_plain(getattr(value, field.name)) for field in dataclasses.fields(value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _as_tuples(value: Any) -> Any:
+    """A list and a tuple set the same; configs know lists only."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,120 @@
+"""Models to share: a folder with a config and safetensors, which nobody has to be trusted for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wavecomp.files.config import CONFIG, build, construct, describe, read_config
+from wavecomp.files.identity import fingerprint, kind_of, settings_of
+
+WEIGHTS = "model.safetensors"
+TIED = "tied"
+"""The entry of a config that lists which names are of one tensor."""
+
+
+def save_shared(model: nn.Module, folder: str | Path) -> None:
+    """Write a model to a folder: ``config.yaml``, from which it is built, and ``model.safetensors``.
+
+    Before anything is written the model is built from its config once, to see that it is the same.
+
+    Raises:
+        ValueError: a model that is not the same when it is built again, or the folder of a run.
+    """
+    folder = Path(folder)
+    if (folder / CONFIG).exists() and not (folder / WEIGHTS).exists():
+        raise ValueError(f"folder {folder} is that of a run, whose {CONFIG} would be lost; give another")
+    settings, tied = describe(model), _tied(model)
+    doubles = {name for names in tied for name in names[1:]}
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in doubles}
+    _check_same(model, settings, tied, tensors)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving.") as partial:
+        entries = {"model": settings} | ({TIED: tied} if tied else {})
+        (Path(partial) / CONFIG).write_text(yaml.safe_dump(entries, sort_keys=False))
+        save_file(tensors, Path(partial) / WEIGHTS, metadata={"format": "pt"})
+        for name in (CONFIG, WEIGHTS):
+            os.replace(Path(partial) / name, folder / name)
+
+
+def load_shared(folder: str | Path, *, trusted: Sequence[str] = ()) -> nn.Module:
+    """The model that :func:`save_shared` wrote, in eval mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: no config beside the tensors.
+        ValueError: damaged tensors, or some that do not fit the config; a class that is not trusted.
+    """
+    config, weights = Path(folder) / CONFIG, Path(folder) / WEIGHTS
+    model = build(config, trusted=trusted)
+    try:
+        tensors = load_file(weights)
+    except SafetensorError as error:
+        raise ValueError(f"{weights} is damaged: {error}") from error
+    try:
+        _fill(model, read_config(config).get(TIED, []), tensors)
+    except (RuntimeError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{weights} does not fit the model in {config}: {error}") from error
+    return model.eval()
+
+
+def _tied(model: nn.Module) -> list[list[str]]:
+    """Names of parameters that are one and the same."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [same for same in names.values() if len(same) > 1]
+
+
+def _fill(model: nn.Module, tied: Sequence[Sequence[str]], tensors: dict[str, Tensor]) -> None:
+    """Tensors into a fresh model, in the type that they come in."""
+    for first, *others in tied:
+        for name in others:
+            owner, _, last = name.rpartition(".")
+            setattr(model.get_submodule(owner), last, model.get_parameter(first))
+            tensors = {**tensors, name: tensors[first]}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if name in tensors:
+            tensor.data = tensor.data.to(tensors[name].dtype)
+    model.load_state_dict(tensors)
+
+
+def _check_same(model: nn.Module, settings: dict[str, Any], tied: list[list[str]], tensors: dict[str, Tensor]) -> None:
+    """Raise ``ValueError`` unless the model comes back when it is built again."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            other: nn.Module = construct(settings, None)
+        _fill(other, tied, tensors)
+    except Exception as error:  # a constructor may raise anything
+        raise ValueError(
+            f"{type(model).__name__} cannot be built again from what its parts remember: {error}"
+        ) from error
+    mine, theirs = (dict(whole.named_modules()) for whole in (model, other))
+    for name in [*mine, *theirs]:
+        at = f"{type(model).__name__}{name and '.'}{name}"
+        if name not in mine or name not in theirs:
+            raise ValueError(
+                f"{at} is in the model {'only' if name in mine else 'under another name'}, and a model that is built "
+                "again has each part by itself; build it anew with the parts that it is to have, and load the tensors"
+            )
+        before, after = _all_of(mine[name]), _all_of(theirs[name])
+        for key in before.keys() | after.keys():
+            if before.get(key) != after.get(key):
+                raise ValueError(
+                    f"{at} was changed after it was built: {key}={before.get(key)!r}, built again it has "
+                    f"{after.get(key)!r}; build it anew with what it is to have, and load the tensors"
+                )
+    if fingerprint(model) != fingerprint(other):
+        raise ValueError(f"{type(model).__name__} has other tensors when it is built again")
+
+
+def _all_of(module: nn.Module) -> dict[str, Any]:
+    return {"class": kind_of(module), **settings_of(module)}
