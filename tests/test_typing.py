@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-PROGRAM = '''
+PROGRAM = """
 import torch
 import wavecomp as wc
 
@@ -32,7 +32,7 @@ class Mine(wc.Module):
 
 reveal_type(Mine(dim=3))
 wc.DWT1d("haar", lvel=2)
-'''
+"""
 REVEALED = [
     "wavecomp.codes.Codes",
     "torch._tensor.Tensor",
