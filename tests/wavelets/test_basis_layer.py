@@ -299,8 +299,8 @@ def test_the_matrix_is_the_cascade_in_value_and_every_gradient(bank, length):
 
 def test_long_chunks_go_step_by_step():
     transform = BestBasis1d("db2", level=3)
-    assert transform._form(torch.zeros(1, 1, 511, 1), None) == "matrix"
-    assert transform._form(torch.zeros(1, 1, 512, 1), None) == "cascade"
+    assert transform.form(torch.zeros(1, 1, 511, 1)) == "matrix"
+    assert transform.form(torch.zeros(1, 1, 512, 1)) == "cascade"
     lengths = torch.tensor([[600, 600, 77]])
     x = ragged(torch.randn(1, 3, 600, 2, dtype=torch.float64), lengths)
     torch.testing.assert_close(transform.inverse(transform(x, lengths)), torch.nan_to_num(x), rtol=0, atol=1e-11)

@@ -157,7 +157,7 @@ def test_the_band_keeps_nothing_but_coarse_approximations_for_the_backward_pass(
 def test_auto_takes_the_form_that_it_says():
     def form(transform, length, ragged=False):
         x = torch.randn(2, length, 4)
-        return transform._form(x, torch.tensor([length, 3]) if ragged else None)
+        return transform.form(x, torch.tensor([length, 3]) if ragged else None)
 
     assert form(wc.DWT1d("db4", level=2), 511) == "matrix"
     assert form(wc.DWT1d("db4", level=2), 512) == "banded"

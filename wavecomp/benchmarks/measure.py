@@ -88,6 +88,8 @@ def keep_freed_memory(keep: bool) -> None:
         libc.mallopt(threshold, 2**16)
         libc.mallopt(count, 0 if keep else 2**16)
         libc.mallopt(trim, -1 if keep else 2**17)
+        if not keep:
+            libc.malloc_trim(0)
 
 
 def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:

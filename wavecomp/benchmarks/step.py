@@ -57,6 +57,7 @@ def run(options: Options) -> list[Run]:
     measure.keep_freed_memory(True)
     for index, seconds in measure.interleaved(calls, options.repeats).items():
         runs[int(index)]["seconds"] = seconds
+    measure.keep_freed_memory(False)
     return runs
 
 

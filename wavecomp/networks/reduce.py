@@ -96,18 +96,19 @@ class ReduceNetwork(Module):
         if self.input_pooling is not None:
             codes = self.input_pooling(codes)
         if codes.values.shape[1]:
-            return codes.replace(values=self._read(codes))
+            return codes.replace(values=self._read(codes, self._mask(codes)))
         # distributed training waits for a gradient of every parameter: an empty slot gives zeros
         empty = Codes.from_tokens(codes.values.new_zeros(len(codes.values), 1, self.dim), codes.tokens * 0)
-        return codes.replace(values=codes.values + self._read(empty)[:, :0])
+        mask = torch.ones(len(empty.mask), 1, 1, 1, dtype=torch.bool, device=empty.mask.device)
+        return codes.replace(values=codes.values + self._read(empty, mask)[:, :0])
 
     if TYPE_CHECKING:
         __call__ = forward
 
-    def _read(self, codes: Codes) -> Tensor:
+    def _read(self, codes: Codes, mask: Tensor | BlockMask) -> Tensor:
         window = Window(
             rotary=head_angles(codes.position, self.dim, self.heads),
-            mask=self._mask(codes),
+            mask=mask,
             log_support=log_of_support(codes.support) if self.support_bias else None,
         )
         x = run_blocks(self.blocks, codes.values, window, checkpoint=self.checkpoint)
