@@ -5,9 +5,11 @@ import torch
 
 
 def pytest_configure(config):
-    """The workers share out the cores."""
+    """The workers share out the cores, and so do the processes that they start."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 @pytest.fixture(autouse=True)

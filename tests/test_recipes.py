@@ -14,10 +14,10 @@ OVERLAYS = {name for name in NAMES if cli.headline(cli.recipe_path(name)).starts
 OVERLAID = {"copy-mean-pool": "copy", "copy-top-k": "copy"}
 PARALLEL = {"chunk-parallel", "ddp", "fsdp"}  # start processes: tests/training/test_parallel.py runs them
 SMALL = {
-    "quickstart": ["--data.init_args.batch_size", "2"],
+    **{name: ["--data.init_args.batch_size", "2"] for name in ("quickstart", "stacked", "lattice", "neural-lifting")},
     "passkey": ["--data.init_args.length", "512", "--data.init_args.validation_samples", "8"],
     "text": ["--data.init_args.batch_size", "1", "--data.init_args.length", "512", "--trainer.accelerator", "cpu",
-             "--data.init_args.num_workers", "0"],
+             "--data.init_args.num_workers", "0", "--trainer.val_check_interval", "4"],
 }  # fmt: skip
 
 

@@ -55,6 +55,12 @@ def test_peak_memory_sees_what_is_freed_again():
         torch.ones(size // 4).sum()
 
     assert 0.9 * size < measure.peak_memory(step) < 1.5 * size
+    try:
+        measure.keep_freed_memory(True)
+        step()  # the next one takes the same block
+        assert 0.9 * size < measure.peak_memory(step) < 1.5 * size
+    finally:
+        measure.keep_freed_memory(False)
 
 
 def test_table_compares_within_one_size_only():

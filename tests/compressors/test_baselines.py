@@ -195,19 +195,6 @@ def test_half_precision_stays_close(make, dtype):
 
 
 @each_baseline
-def test_compiles_without_a_graph_break(make):
-    compressor = zoo.perturb(make())
-    torch._dynamo.reset()
-    compiled = torch.compile(compressor, fullgraph=True, backend="aot_eager")
-    for whole in (chunks(length=32), chunks(lengths=torch.tensor([40, 21]))):
-        codes, expected = compiled(whole), compressor(whole)
-        assert torch.equal(codes.mask, expected.mask) and torch.equal(codes.index, expected.index)
-        torch.testing.assert_close(codes.values, expected.values, rtol=1e-4, atol=1e-5)
-        if codes.values.requires_grad:
-            (codes.values.sum() + sum(codes.losses.values())).backward()
-
-
-@each_baseline
 def test_whole_chunks_are_the_same_whether_known_to_be_or_not(make):
     compressor = zoo.perturb(make())
     dense = chunks(length=32)

@@ -33,38 +33,56 @@ def test_kept_coefficients_can_be_scattered_back():
 def test_the_detail_channel_hands_what_is_pruned_to_the_nearest_code():
     transform = wc.DWT1d("haar", level=2)
     bands = transform(torch.randn(1, 2, 8, 8))
-    channel = wc.DetailChannel(dim=8, level=2, weights=[0.5, 2.0])
+    channel = wc.DetailChannel(dim=8, level=2, weights=[0.5, 2.0], scale=1.0)
     d2, d1 = bands.values[..., 2:4, :], bands.values[..., 4:8, :]
-    take1, take2, join = channel.take[0], channel.take[1], channel.join[0]
-    below = join(0.5 * take1(d1).view(1, 2, 2, 16))
+    top, left, right = channel.take
+    coarse, fine = 2 * d2 @ top, 0.5 * torch.stack([d1[..., ::2, :] @ left, d1[..., 1::2, :] @ right], dim=-2)
     kept = torch.zeros(1, 2, 8, dtype=torch.bool)
     kept[..., :2] = True  # the approximations: all goes to them
-    torch.testing.assert_close(channel(bands, kept)[..., :2, :], 2 * take2(d2) + below)
+    torch.testing.assert_close(channel.messages(bands, kept)[..., :2, :], coarse + fine.sum(-2))
     kept[..., 2:4] = True  # the coarse details too: the fine ones go to those
-    added = channel(bands, kept)
-    assert not added[..., :2, :].any()
-    torch.testing.assert_close(added[..., 2:4, :], below)
+    messages = channel.messages(bands, kept)
+    assert not messages[..., :2, :].any() and not messages[..., 4:, :].any()
+    torch.testing.assert_close(messages[..., 2:4, :], fine.sum(-2))
     kept[..., 5] = True  # what has a code of its own goes nowhere
-    d1 = d1.clone()
-    d1[..., 1, :] = 0
-    torch.testing.assert_close(channel(bands, kept)[..., 2:4, :], join(0.5 * take1(d1).view(1, 2, 2, 16)))
-    torch.testing.assert_close(channel.messages(bands)[1], 2 * take2(d2) + below)
+    fine[..., 0, 1, :] = 0
+    torch.testing.assert_close(channel.messages(bands, kept)[..., 2:4, :], fine.sum(-2))
+    kept[..., 2:4] = False  # and is nobody's: what lies above goes on
+    torch.testing.assert_close(channel.messages(bands, kept)[..., :2, :], coarse + fine.sum(-2))
+    twos, ones, tokens = channel.under_nodes(bands)
+    assert tokens.shape == (1, 2, 8, 8) and not tokens.any()
+    torch.testing.assert_close(ones, 0.5 * d1 @ top)
+    fine = 0.5 * (d1[..., ::2, :] @ left + d1[..., 1::2, :] @ right)
+    torch.testing.assert_close(twos, coarse + fine)
 
 
-def test_the_detail_channel_is_added_to_codes_and_can_be_narrow_or_closed():
+@pytest.mark.parametrize("length", [5, 6, 7, 9])
+def test_the_detail_channel_of_an_odd_length_hands_on_every_detail_once(length):
+    transform = wc.DWT1d("haar", level=2)
+    bands = transform(torch.randn(1, 1, length, 8))
+    channel = wc.DetailChannel(dim=8, level=2, scale=1.0)
+    with torch.no_grad():
+        channel.take.copy_(torch.eye(8).expand_as(channel.take))
+    approximations = bands.layout.counts[0]
+    everything = bands.values[..., approximations:, :].sum(-2)
+    messages = channel.messages(bands, bands.layout.always.expand(1, 1, length))
+    torch.testing.assert_close(messages[..., :approximations, :].sum(-2), everything)
+    assert [under.shape[-2] for under in channel.under_nodes(bands)] == [-(-length // n) for n in (4, 2, 1)]
+
+
+def test_codes_start_as_local_means_with_quiet_details_and_the_channel_can_be_narrow_or_closed():
     chunks = wc.Codes.from_tokens(torch.randn(1, 16, 8)).cut(8)
+    means = F.rms_norm(chunks.values, (8,)).unflatten(2, (2, 4)).mean(3).flatten(1, 2)
+    transform = wc.DWT1d("haar", level=2)
     for width in (None, 3, 0):
-        detail = wc.DetailChannel(dim=8, level=2, width=width)
-        make = lambda channel: wc.WaveletCompressor(  # noqa: E731
-            transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(2), detail_channel=channel
-        )
-        added = make(detail)(chunks).values - make(None)(chunks).values
-        bands = make(None).transform(F.rms_norm(chunks.values, (8,)))
-        expected = detail(bands, bands.layout.always.expand(1, 2, 8))[..., :2, :].flatten(1, 2)
-        torch.testing.assert_close(added, expected)
-        assert bool(added.any()) == (width != 0)
-    assert wc.DetailChannel(dim=8, level=2).cost(8) == 6 * 64 + 2 * 2 * 64
-    assert wc.DetailChannel(dim=8, level=2, width=0).cost(8) == 0
+        channel = wc.DetailChannel(dim=8, level=2, width=width)
+        codes = wc.WaveletCompressor(transform=transform, pruner=wc.KeepLowpass(2), detail_channel=channel)(chunks)
+        if width == 0:
+            torch.testing.assert_close(codes.values, 2 * means)  # the coefficients as they are
+        else:
+            assert 0 < (codes.values - means).norm() < 0.4 * means.norm()
+    assert wc.DetailChannel(dim=8, level=2).cost(8, 2) == 8 * 64 + 2 * 64
+    assert wc.DetailChannel(dim=8, level=2, width=0).cost(8, 2) == 0
 
 
 def test_quiet_chunks_get_few_codes_and_loud_ones_many():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import statistics
 import sys
@@ -70,6 +71,8 @@ def peak_memory(function: Callable[[], object]) -> int:
         before = torch.cuda.memory_allocated()
         function()
         return torch.cuda.max_memory_allocated() - before
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # a block that was freed and kept would be taken again unseen
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from here
     before = _status("VmRSS")
     function()

@@ -62,8 +62,9 @@ def table(runs: Sequence[Run]) -> str:
             reached = [entry["ratio"] for entry in own if entry["ratio"] is not None]
             figures = [mean_and_spread(bits[task], seeds) for task in present]
             order = [statistics.mean(bits[task]) if bits[task] else math.inf for task in present]
-            rows.append((order, [name, *figures, mean_and_spread(gains, seeds), span(reached)]))
-        header = ["compressor", *present, "gain on text", "ratio reached"]
+            sizes = span([entry["parameters"] / 1000 for entry in own], ".0f")
+            rows.append((order, [name, *figures, mean_and_spread(gains, seeds), span(reached), sizes]))
+        header = ["compressor", *present, "gain on text", "ratio reached", "parameters, thousands"]
         parts += [f"Ratio {ratio}:", markdown(header, [row for _, row in sorted(rows)])]
     return "\n\n".join(parts)
 
@@ -71,12 +72,15 @@ def table(runs: Sequence[Run]) -> str:
 def compressors(ratio: int) -> dict[str, Maker]:
     """Name to maker, at ``CHUNK / ratio`` codes per chunk, on average where they adapt."""
     count, fixed, deep = CHUNK // ratio, int(math.log2(ratio)), int(math.log2(CHUNK))
+    narrow = DIM // 4  # for about as many parameters under deep trees as under those of one code
 
-    def wavelet(level: int, pruner: wc.Pruner, *, channel: bool = True) -> wc.Compressor:
+    def wavelet(
+        level: int, pruner: wc.Pruner, *, channel: bool = True, width: int | None = None
+    ) -> wc.WaveletCompressor:
         return wc.WaveletCompressor(
             transform=wc.DWT1d("haar", level=level),
             pruner=pruner,
-            detail_channel=wc.DetailChannel(dim=DIM, level=level) if channel else None,
+            detail_channel=wc.DetailChannel(dim=DIM, level=level, width=width) if channel else None,
             encoding=wc.PositionFrequencyEncoding(DIM),
         )
 
@@ -85,15 +89,15 @@ def compressors(ratio: int) -> dict[str, Maker]:
             transform=wc.DWT1d("haar", level=deep),
             target_ratio=ratio,
             dim=DIM,
-            detail_channel=wc.DetailChannel(dim=DIM, level=deep),
+            detail_channel=wc.DetailChannel(dim=DIM, level=deep, width=narrow),
             encoding=wc.PositionFrequencyEncoding(DIM),
         )
 
     def partial() -> wc.Compressor:
         return wc.PartialSynthesis(
-            transform=wc.DWT1d("haar", level=deep),
+            transform=wc.DWT1d("haar", level=fixed + 1),  # once more coarse than on average, and anything finer
             target_ratio=ratio,
-            detail_channel=wc.DetailChannel(dim=DIM, level=deep),
+            detail_channel=wc.DetailChannel(dim=DIM, level=fixed + 1),
             encoding=wc.PositionFrequencyEncoding(DIM),
         )
 
@@ -115,9 +119,9 @@ def compressors(ratio: int) -> dict[str, Maker]:
         "all": marked(wc.NoCompression),
     }
     if count >= 4:  # the approximation, always kept, is at most a quarter
-        makers["top-k+channel"] = lambda: wavelet(deep, wc.TopK(count))
-        makers["random-k+channel"] = lambda: wavelet(deep, wc.RandomK(count))
-        makers["shrinkage+channel"] = lambda: wavelet(deep, wc.Shrinkage(target_ratio=ratio))
+        makers["top-k+channel"] = lambda: wavelet(deep, wc.TopK(count), width=narrow)
+        makers["random-k+channel"] = lambda: wavelet(deep, wc.RandomK(count), width=narrow)
+        makers["shrinkage+channel"] = lambda: wavelet(deep, wc.Shrinkage(target_ratio=ratio), width=narrow)
     else:
         del makers["leaves+channel"]
     return makers

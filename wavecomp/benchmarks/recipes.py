@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,8 +24,15 @@ from wavecomp.benchmarks.tables import markdown, mean_and_spread
 from wavecomp.benchmarks.tasks import parameters
 from wavecomp.files import load
 
-RECIPES = ("quickstart", "copy", "copy + copy-mean-pool", "copy + copy-top-k", "recall")
-"""Each with its overlays."""
+RECIPES: Mapping[str, Sequence[str]] = {
+    "quickstart": (),
+    "quickstart, longer": ("--trainer.max_steps", "1700", "--trainer.val_check_interval", "170"),
+    "copy": (),
+    "copy + copy-mean-pool": (),
+    "copy + copy-top-k": (),
+    "recall": (),
+}
+"""Each with its overlays, and what is changed in it."""
 SEEDS = 3
 RUNS = Path("recipes-members/runs")
 COLUMNS = {
@@ -41,7 +48,7 @@ def members(options: Options) -> dict[str, grid.Member]:
     """By recipe and seed."""
     seeds = range(1 if options.small else SEEDS)
     return {
-        f"{recipe.replace(' ', '')}-{seed}": functools.partial(fit, recipe, seed, options.small)
+        f"{_file_name(recipe)}-{seed}": functools.partial(fit, recipe, seed, options.small, options.source)
         for seed, recipe in itertools.product(seeds, RECIPES)
     }
 
@@ -65,17 +72,23 @@ def table(runs: Sequence[Run]) -> str:
     return f"{note}\n\n{markdown(['recipe', 'parameters', 'steps', *COLUMNS, 'minutes'], rows)}"
 
 
-def fit(recipe: str, seed: int, small: bool) -> Run:
+def fit(recipe: str, seed: int, small: bool, source: str | None = None) -> Run:
     """Train as the command line does.
+
+    Args:
+        source: text for the recipes that read text, instead of theirs.
 
     Raises:
         RuntimeError: what the command said, where it failed.
     """
-    root = RUNS / ("small" if small else "full") / f"{recipe.replace(' ', '')}-{seed}"
+    root = RUNS / ("small" if small else "full") / f"{_file_name(recipe)}-{seed}"
     shutil.rmtree(root, ignore_errors=True)  # of an attempt that was stopped
     words = ["fit"]
-    for config in [*recipe.split(" + "), *["smoke"] * small]:
+    for config in [*recipe.split(",")[0].split(" + "), *["smoke"] * small]:
         words += ["--config", config]
+    words += [] if small else RECIPES[recipe]
+    if source is not None and recipe.startswith("quickstart"):
+        words += ["--data.init_args.source", source]
     words += ["--seed_everything", str(seed), "--data.init_args.seed", str(seed)]
     words += ["--trainer.default_root_dir", str(root), "--trainer.enable_progress_bar", "false"]
     command = [sys.executable, "-c", "from wavecomp.cli import main; main()", *words]
@@ -91,6 +104,10 @@ def fit(recipe: str, seed: int, small: bool) -> Run:
         "parameters": parameters(load(root / "version_0")),
         "metrics": metrics,
     }
+
+
+def _file_name(recipe: str) -> str:
+    return recipe.replace(" ", "").replace(",", "-")
 
 
 def last_values(path: Path) -> dict[str, float]:

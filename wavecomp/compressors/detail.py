@@ -15,24 +15,29 @@ from wavecomp.wavelets import ChunkTransform
 
 
 class DetailChannel(Module):
-    r"""Adds to each kept code the pruned details under it, through learned projections, level by level.
+    r"""Adds to each kept code the pruned details under it, through learned projections, one for each place.
 
-    Details form a tree: under the coefficient i of level l lie 2 i and 2 i + 1 of level l - 1. What is pruned hands a
-    message up to the nearest coefficient that is kept,
+    Details form a tree: under the coefficient i of level l lie 2 i and 2 i + 1 of level l - 1. A code made of the
+    coefficient or local approximation c of level l is
 
-    .. math:: m_{l,i} = w_l P_l d_{l,i} + Q_l [m_{l-1,2i};\, m_{l-1,2i+1}]
+    .. math:: A \, 2^{-l/2} c + G \sum_{d} w_d P_{p(d)} \, d
 
-    and there it is added. The kept coefficient itself is on the identity path, so a model starts from local averages
-    and learns what to add: nothing that is pruned is lost without a gradient telling the encoder so.
+    over the pruned details d that have it for their nearest kept ancestor. The place p(d) is that in the tree below the
+    code, counted from its top, so codes of all levels and places share the projections. A starts at the identity, and
+    :math:`2^{-l/2}` turns an approximation into the local mean: a model starts from local means and learns what to add,
+    and nothing that is pruned is lost without a gradient telling the encoder so. With codes of one level this is a
+    strided convolution, written in the basis of the wavelet, where it is learned sooner.
 
-    :meth:`Compressor.expand` does not take the messages out of the codes again: it has no way to tell them from the
-    coefficients that they were added to. A network behind it, a decoder's, has to learn to read them.
+    :meth:`Compressor.expand` undoes none of this: it has no way to tell the messages from what they were added to. A
+    network behind it, a decoder's, has to learn to read them. (To give it back the factor alone makes the details that
+    it has to read louder too, and was behind in trials.)
 
     Args:
         dim: width of the codes.
         level: level of the transform.
-        width: of the messages, ``dim`` unless given; the less, the cheaper and the narrower the channel. 0 closes it.
-        scale: size of the projections at the start, relative to the identity path.
+        width: of the messages, before G widens them to ``dim``; ``dim`` and no G unless given. The less, the cheaper
+            and the narrower the channel. 0 closes it, and codes are the coefficients as they are.
+        scale: size of the projections P at the start, relative to an orthogonal one.
         weights: w_l of each level, finest first, 1 unless given; 0 leaves a level's details out.
 
     Raises:
@@ -42,8 +47,11 @@ class DetailChannel(Module):
         >>> channel = DetailChannel(dim=8, level=2, width=4)
         >>> bands = wc.DWT1d("haar", level=2)(torch.randn(1, 3, 16, 8))
         >>> kept = bands.layout.always.expand(1, 3, 16)  # the approximations alone
-        >>> channel(bands, kept).shape
-        torch.Size([1, 3, 16, 8])
+        >>> messages = channel.messages(bands, kept)
+        >>> messages.shape
+        torch.Size([1, 3, 16, 4])
+        >>> channel(bands.values[..., :4, :], bands.layout.level[:4], messages[..., :4, :]).shape
+        torch.Size([1, 3, 4, 8])
     """
 
     def __init__(
@@ -52,7 +60,7 @@ class DetailChannel(Module):
         dim: int,
         level: int,
         width: int | None = None,
-        scale: float = 0.5,
+        scale: float = 0.05,
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
@@ -69,73 +77,99 @@ class DetailChannel(Module):
         self.dim = dim
         if not self.width:
             return
-        self.take = nn.ModuleList(_linear(dim, self.width, scale / dim**0.5) for _ in range(level))
-        self.join = nn.ModuleList(_linear(2 * self.width, self.width, self.width**-0.5) for _ in range(level - 1))
-        self.give = nn.Identity() if width is None else _linear(self.width, dim, self.width**-0.5)
+        self.own = nn.Linear(dim, dim, bias=False)
+        nn.init.eye_(self.own.weight)
+        self.take = nn.Parameter(scale / dim**0.5 * torch.randn(2**level - 1, dim, self.width))
+        self.give: nn.Module = nn.Identity()
+        if width is not None:
+            self.give = nn.Linear(width, dim, bias=False)
+            nn.init.normal_(self.give.weight, std=width**-0.5)
 
     def extra_repr(self) -> str:
         return f"level={self.level}, width={self.width}, weights={self.weights}"
 
-    def cost(self, chunk_length: int) -> int:
-        """Multiplications per chunk."""
-        nodes = self._nodes(chunk_length)
-        taking = sum(nodes) * self.dim * self.width
-        joining = sum(nodes[1:]) * 2 * self.width**2
-        return taking + joining + (taking if self.width and isinstance(self.give, nn.Linear) else 0)
+    def cost(self, chunk_length: int, codes: int) -> int:
+        """Multiplications per chunk of so many codes."""
+        if not self.width:
+            return 0
+        wide = isinstance(self.give, nn.Linear)
+        return chunk_length * self.dim * self.width + codes * self.dim * (self.dim + wide * self.width)
 
-    def forward(self, bands: Bands, kept: Tensor) -> Tensor:
-        """What is added to each coefficient that is kept.
+    def forward(self, values: Tensor, level: Tensor, messages: Tensor) -> Tensor:
+        """The codes.
+
+        Args:
+            values: ``(..., codes, dim)``, coefficients or approximations that are kept.
+            level: ``(..., codes)``, theirs.
+            messages: ``(..., codes, width)``, what comes up to them.
+
+        Returns:
+            ``(..., codes, dim)``.
+        """
+        if not self.width:
+            return values
+        return self.own(values * _mean_of(level, values)) + self.give(messages)
+
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def messages(self, bands: Bands, kept: Tensor) -> Tensor:
+        """What comes up to each coefficient that is kept.
 
         Args:
             bands: of a dyadic transform of this level, values ``(batch, chunks, coefficients, dim)``.
             kept: ``(batch, chunks, coefficients)``, which have codes of their own.
 
         Returns:
-            ``(batch, chunks, coefficients, dim)``; where nothing is kept it has no meaning.
+            ``(batch, chunks, coefficients, width)``; where nothing is kept it has no meaning.
         """
         if not self.width:
-            return torch.zeros_like(bands.values)
-        counts = list(bands.layout.counts)
-        below, messages = self._climb(bands, kept)
-        finest = torch.zeros_like(bands.values[..., -counts[-1] :, :])
-        added = [self.give(m[..., :count, :]) for m, count in zip(below, counts[-2:0:-1])]
-        return torch.cat([self.give(messages[-1]), *reversed(added), finest], dim=-2)
+            return bands.values[..., :0]
+        details = self._details(bands)
+        kept_levels = self._levels(bands, kept[..., None])
+        # an approximation has the detail beside it for its first place, a detail only those below
+        found = [self._handed(_unless_kept(details, kept_levels), depth=0)]
+        for level in range(1, self.level):
+            found.append(self._handed(_unless_kept(details[level:], kept_levels[level:]), depth=1))
+        counts = bands.layout.counts
+        found.append(bands.values.new_zeros(*bands.values.shape[:-2], counts[-1], self.width))
+        return torch.cat([part[..., :count, :] for part, count in zip(found, counts)], dim=-2)
 
-    if TYPE_CHECKING:
-        __call__ = forward
+    def under_nodes(self, bands: Bands) -> list[Tensor]:
+        """What all details under a node hand to it, for the nodes of each level, coarse to fine: each
+        ``(batch, chunks, ceil(chunk_length / 2 ** level), width)``, down to level 0."""
+        nodes = [-(-bands.layout.length // 2**level) for level in range(self.level, -1, -1)]
+        found = [bands.values.new_zeros(*bands.values.shape[:-2], count, self.width) for count in nodes]
+        if self.width:
+            details = self._details(bands)
+            for place in range(self.level):
+                found[place] = self._handed(details[place:], depth=0)[..., : nodes[place], :]
+        return found
 
-    def messages(self, bands: Bands) -> list[Tensor]:
-        """What all details under a node hand to it, for the nodes of each level, finest first: each
-        ``(batch, chunks, ceil(chunk_length / 2 ** level), dim)``."""
-        if not self.width:
-            nodes = self._nodes(bands.layout.length)
-            return [bands.values.new_zeros(*bands.values.shape[:-2], count, self.dim) for count in nodes]
-        return [self.give(message) for message in self._climb(bands, torch.zeros_like(bands.mask))[1]]
+    def _details(self, bands: Bands) -> list[Tensor]:
+        return [weight * part for weight, part in zip(self.weights[::-1], self._levels(bands, bands.values))]
 
-    def _climb(self, bands: Bands, kept: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What comes up to the nodes of each level but the finest, and what they hand on, of all; finest first."""
-        counts = list(bands.layout.counts)
-        details = bands.values.split(counts, dim=-2)[:0:-1]
-        kept_details = kept.split(counts, dim=-1)[:0:-1]
-        below: list[Tensor] = []
-        messages: list[Tensor] = []
-        for step, (detail, own, count) in enumerate(zip(details, kept_details, self._nodes(bands.layout.length))):
-            # an odd length has a node without a detail, which only hands on
-            missing = count - detail.shape[-2]
-            message = F.pad(self.weights[step] * self.take[step](detail), (0, 0, 0, missing))
-            if messages:
-                below.append(self._joined(step, messages[-1], count))
-                message = below[-1] + message
-            messages.append(torch.where(F.pad(own, (0, missing))[..., None], 0, message))
-        return below, messages
+    def _levels(self, bands: Bands, values: Tensor) -> list[Tensor]:
+        """``(..., nodes, x)`` of the details of each level, coarse to fine, zero where a chunk ends before."""
+        trees, *counts = bands.layout.counts
+        parts = values[..., trees:, :].split(counts, dim=-2)
+        return [F.pad(part, (0, 0, 0, trees * 2**step - part.shape[-2])) for step, part in enumerate(parts)]
 
-    def _joined(self, step: int, message: Tensor, count: int) -> Tensor:
-        pairs = F.pad(message, (0, 0, 0, 2 * count - message.shape[-2])).unflatten(-2, (count, 2)).flatten(-2)
-        return self.join[step - 1](pairs)
+    def _handed(self, levels: list[Tensor], *, depth: int) -> Tensor:
+        """``(..., nodes, width)``: what details of these levels hand up, the coarsest at this depth below a node."""
+        trees = [part.unflatten(-2, (-1, 2**below)) for below, part in enumerate(levels, start=depth)]
+        take = self.take[2**depth - 1 : 2 ** (depth + len(levels)) - 1].flatten(0, 1)
+        return torch.cat(trees, dim=-2).flatten(-2) @ take.to(levels[0].dtype)
 
-    def _nodes(self, chunk_length: int) -> list[int]:
-        """How many each level has, finest first."""
-        return [-(-chunk_length // 2 ** (step + 1)) for step in range(self.level)]
+
+def _unless_kept(levels: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
+    """Zero where a detail is kept, and below."""
+    found: list[Tensor] = []
+    above: Tensor | None = None
+    for part, own in zip(levels, kept):
+        above = own if above is None else own | above.repeat_interleave(2, dim=-2)
+        found.append(torch.where(above, 0, part))
+    return found
 
 
 def check_detail_channel(detail_channel: DetailChannel | None, transform: ChunkTransform) -> None:
@@ -148,7 +182,6 @@ def check_detail_channel(detail_channel: DetailChannel | None, transform: ChunkT
         )
 
 
-def _linear(inputs: int, outputs: int, std: float) -> nn.Linear:
-    linear = nn.Linear(inputs, outputs, bias=False)
-    nn.init.normal_(linear.weight, std=std)
-    return linear
+def _mean_of(level: Tensor, values: Tensor) -> Tensor:
+    """What turns an approximation of this level into the local mean: ``2 ** (-level / 2)``, ``(..., codes, 1)``."""
+    return torch.exp2(-level / 2)[..., None].to(values.dtype)

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
-from wavecomp.compressors.compressor import gather_rows
 from wavecomp.compressors.detail import DetailChannel
 from wavecomp.compressors.nodes import NodeCompressor
 from wavecomp.compressors.pruning import ContentScore, adaptive_capacity, best
@@ -86,7 +85,7 @@ class DyadicLeaves(NodeCompressor):
         rank = ((nodes.needs - 1) * (self.transform.level + 1) + self.transform.level - nodes.level).argsort().argsort()
         index = torch.where(leaf, rank, len(nodes) + rank).topk(capacity, dim=-1, largest=False, sorted=True).indices
         codes = chunks.codes(
-            gather_rows(self.nodes(bands, shrunk), index),
+            self.made(bands, shrunk, index),
             mask=leaf.gather(-1, index),
             **nodes.take(index),
             index=index,

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
-from wavecomp.compressors.compressor import Compressor, scatter_rows
+from wavecomp.compressors.compressor import Compressor, gather_rows, scatter_rows
 from wavecomp.compressors.detail import DetailChannel, check_detail_channel
 from wavecomp.compressors.pruning import check_ratio, check_room
 from wavecomp.compressors.ratio import RatioController
@@ -45,22 +45,25 @@ class NodeCompressor(Compressor):
     def extra_repr(self) -> str:
         return f"room={self.room}"
 
-    def nodes(self, bands: Bands, weighted: Bands) -> Tensor:
-        """The approximations of each level, coarse to fine, and what the detail channel adds to each.
+    def made(self, bands: Bands, weighted: Bands, index: Tensor) -> Tensor:
+        """Codes of nodes: their approximations, and what the detail channel adds.
 
         Args:
             bands: what the detail channel takes its details from.
             weighted: what is synthesised.
+            index: ``(batch, chunks, slots)``, which nodes.
 
         Returns:
-            ``(batch, chunks, nodes, dim)``.
+            ``(batch, chunks, slots, dim)``.
         """
         levels = range(self.transform.level, -1, -1)
-        nodes = [self.transform.inverse(weighted, to_level=level) for level in levels]
-        if self.detail_channel is not None:
-            messages = self.detail_channel.messages(bands)[::-1]
-            nodes = [*(node + message for node, message in zip(nodes, messages)), nodes[-1]]
-        return torch.cat(nodes, dim=-2)
+        nodes = torch.cat([self.transform.inverse(weighted, to_level=level) for level in levels], dim=-2)
+        values = gather_rows(nodes, index)
+        if self.detail_channel is None:
+            return values
+        messages = torch.cat(self.detail_channel.under_nodes(bands), dim=-2)
+        level = self.transform.approximations(bands.layout.length, values.device).level[index]
+        return self.detail_channel(values, level, gather_rows(messages, index))
 
     def restore(self, values: Tensor, codes: Codes, chunks: Chunks) -> Tensor:
         """Level by level: what lies under a code is its synthesis with details of zero.

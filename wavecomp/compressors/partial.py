@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
-from wavecomp.compressors.compressor import gather_rows
 from wavecomp.compressors.detail import DetailChannel
 from wavecomp.compressors.nodes import NodeCompressor
 from wavecomp.compressors.pruning import check_ratio, mean_power
@@ -91,7 +90,7 @@ class PartialSynthesis(NodeCompressor):
         place = torch.arange(capacity, device=values.device)
         index = (starts[picked][..., None] + place).clamp(max=len(nodes) - 1)
         inside = place < counts[picked][..., None]
-        kept = gather_rows(self.nodes(bands, bands), index)
+        kept = self.made(bands, bands, index)
         codes = chunks.codes(
             kept * (1 + share - share.detach())[..., None].to(kept.dtype),
             mask=inside & (bands.lengths[..., None] >= nodes.needs[index]),

@@ -99,7 +99,8 @@ class WaveletCompressor(Compressor):
         if self.detail_channel is None:
             return values
         own = torch.zeros_like(bands.mask).scatter(-1, kept.index, kept.mask)
-        return values + gather_rows(self.detail_channel(bands, own), kept.index)
+        messages = gather_rows(self.detail_channel.messages(bands, own), kept.index)
+        return self.detail_channel(values, bands.layout.take(kept.index)["level"], messages)
 
 
 def _level_of_places(chunks: Chunks) -> Tensor:
