@@ -35,7 +35,13 @@ COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
         transform=wc.DWT1d("haar", level=LEVEL),
         target_ratio=ratio,
         dim=DIM,
-        detail_channel=wc.DetailChannel(dim=DIM, level=LEVEL, width=DIM // 2),
+        detail_channel=_channel(),
+        encoding=wc.PositionFrequencyEncoding(DIM),
+    ),
+    "PartialSynthesis": lambda ratio: wc.PartialSynthesis(
+        transform=wc.DWT1d("haar", level=LEVEL),
+        target_ratio=ratio,
+        detail_channel=_channel(),
         encoding=wc.PositionFrequencyEncoding(DIM),
     ),
 }
@@ -45,9 +51,13 @@ def _shrinkage(ratio: float, price: float) -> wc.Compressor:
     return wc.WaveletCompressor(
         transform=wc.DWT1d("haar", level=LEVEL),
         pruner=wc.Shrinkage(target_ratio=ratio, price=price),
-        detail_channel=wc.DetailChannel(dim=DIM, level=LEVEL, width=DIM // 2),
+        detail_channel=_channel(),
         encoding=wc.PositionFrequencyEncoding(DIM),
     )
+
+
+def _channel() -> wc.DetailChannel:
+    return wc.DetailChannel(dim=DIM, level=LEVEL, width=DIM // 8)
 
 
 def members(options: Options) -> dict[str, grid.Member]:
