@@ -156,6 +156,7 @@ def test_a_transform_trains(tmp_path, tiny):
 def quality_run(name, seed, bits, task="copy", **more):
     return {
         "task": task, "compressor": name, "asked": 8, "seed": seed, "bits": bits, "gain": 0.1, "ratio": 8.0,
+        "parameters": 496_129,
     } | more  # fmt: skip
 
 
@@ -164,8 +165,8 @@ def test_the_table_of_quality_says_what_is_missing_and_has_the_least_bits_on_top
     runs += [quality_run("top", 0, 1.0), quality_run("top", 1, 1.5, ratio=7.5)]
     runs += [quality_run("mean", 0, 2.5, task="text", gain=0.25)]
     assert rows(quality.table(runs)) == [
-        ["top", "1.250 ± 0.250 (2 of 3)", "", "", "7.50 to 8.00"],
-        ["mean", "3.000 ± 1.000", "2.500 (1 of 3)", "0.250 (1 of 3)", "8.00"],
+        ["top", "1.250 ± 0.250 (2 of 3)", "", "", "7.50 to 8.00", "496"],
+        ["mean", "3.000 ± 1.000", "2.500 (1 of 3)", "0.250 (1 of 3)", "8.00", "496"],
     ]
 
 

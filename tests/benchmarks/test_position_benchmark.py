@@ -27,6 +27,8 @@ def test_recall_is_asked_at_every_length(tmp_path, monkeypatch):
     (done,) = grid.run(tmp_path, positions.members(options), options)
     assert len(done["accuracy"]) == len(positions.LONGER) and all(0 <= share < 0.5 for share in done["accuracy"])
     assert rows(positions.table([done]))[0][0] == "additive"
+    nothing = done | {"accuracy": [0.0] * len(positions.LONGER)}
+    assert rows(positions.table([nothing]))[0][-1] == ""
 
 
 def test_the_table_says_what_is_kept_at_the_longest():

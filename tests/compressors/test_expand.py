@@ -115,13 +115,13 @@ def test_leaves_come_back_as_what_they_were_made_of(wavelet, most):
     compressor = leaves(wavelet)
     whole = mixed(torch.tensor([128, 117]))
     made_of = []
-    nodes = compressor.nodes
+    made = compressor.made
 
-    def watched(bands, weighted):
+    def watched(bands, weighted, index):
         made_of.append(compressor.transform.inverse(weighted))
-        return nodes(bands, weighted)
+        return made(bands, weighted, index)
 
-    compressor.nodes = watched
+    compressor.made = watched
     codes = compressor(whole)
     assert float(codes.ratio) > 1.3
     lost = (compressor.expand(codes, whole) - made_of[0]).square().sum() / made_of[0].square().sum()

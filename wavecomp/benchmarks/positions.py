@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import statistics
 from collections.abc import Callable, Sequence
 
 import torch
@@ -51,7 +50,8 @@ def table(runs: Sequence[Run]) -> str:
     for name in dict.fromkeys(entry["encoding"] for entry in runs):
         own = [entry for entry in runs if entry["encoding"] == name]
         recall = [entry["accuracy"] for entry in own if entry["task"] == "recall"]
-        kept = f"{statistics.mean(a[-1] for a in recall) / statistics.mean(a[0] for a in recall):.1%}" if recall else ""
+        near, far = (sum(accuracy[at] for accuracy in recall) for at in (0, -1))
+        kept = f"{far / near:.1%}" if near else ""
         rows.append(
             [
                 name,
