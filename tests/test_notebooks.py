@@ -82,5 +82,7 @@ def test_what_is_stored_is_small_and_opens_with_what_one_will_see(name):
     notebook = read(name)
     assert notebook.cells[0].source.startswith(f"# {name[0]}. ")
     assert "You will see" in notebook.cells[0].source
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert min(len(text.split()) for text in prose) > 5, "a place that was never written"
     assert all(picture.startswith(b"\x89PNG") for picture in pictures(notebook))
     assert max(len(cell.source.splitlines()) for cell in code_cells(notebook)) <= 40

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import zoo
 from torch.nn import functional as F
 
 import wavecomp as wc
@@ -83,6 +84,21 @@ def test_codes_start_as_local_means_with_quiet_details_and_the_channel_can_be_na
             assert 0 < (codes.values - means).norm() < 0.4 * means.norm()
     assert wc.DetailChannel(dim=8, level=2).cost(8, 2) == 8 * 64 + 2 * 64
     assert wc.DetailChannel(dim=8, level=2, width=0).cost(8, 2) == 0
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: zoo.wavelet_compressor(wc.TopK(zoo.COUNT)), zoo.wavelet_compressor, zoo.leaves, zoo.partial]
+)
+def test_expand_knows_how_loud_codes_are_beside_each_other(make):
+    compressor = make().eval()
+    compressor.encoding = compressor.band_weight = None
+    with torch.no_grad():
+        compressor.detail_channel.take.zero_()
+    chunks = wc.Codes.from_tokens(torch.randn(1, zoo.CHUNK, zoo.DIM).cumsum(1)).cut(zoo.CHUNK)
+    found = compressor.expand(compressor(chunks), chunks)
+    compressor.detail_channel = None
+    expected = compressor.expand(compressor(chunks), chunks)
+    torch.testing.assert_close(found, 2 ** (-compressor.transform.level / 2) * expected)
 
 
 def test_quiet_chunks_get_few_codes_and_loud_ones_many():

@@ -28,9 +28,9 @@ class DetailChannel(Module):
     and nothing that is pruned is lost without a gradient telling the encoder so. With codes of one level this is a
     strided convolution, written in the basis of the wavelet, where it is learned sooner.
 
-    :meth:`Compressor.expand` undoes none of this: it has no way to tell the messages from what they were added to. A
-    network behind it, a decoder's, has to learn to read them. (To give it back the factor alone makes the details that
-    it has to read louder too, and was behind in trials.)
+    :meth:`Compressor.expand` makes codes of several levels as loud beside each other as their coefficients were
+    (:meth:`undo`), and undoes nothing else: it has no way to tell the messages from what they were added to. A network
+    behind it, a decoder's, has to learn to read them.
 
     Args:
         dim: width of the codes.
@@ -112,6 +112,10 @@ class DetailChannel(Module):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    def undo(self, codes: Tensor, level: Tensor) -> Tensor:
+        """Codes as loud beside each other as the coefficients of these levels, all by the factor of the coarsest."""
+        return codes * _mean_of(self.level - level, codes) if self.width else codes
 
     def messages(self, bands: Bands, kept: Tensor) -> Tensor:
         """What comes up to each coefficient that is kept.

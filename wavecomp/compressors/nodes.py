@@ -74,6 +74,8 @@ class NodeCompressor(Compressor):
         """
         nodes = self.transform.approximations(chunks.values.shape[-2], values.device)
         index, mask = (x.reshape(values.shape[:-1]) for x in (codes.index, codes.mask))
+        if self.detail_channel is not None:
+            values = self.detail_channel.undo(values, nodes.level[index])
         finer = list(scatter_rows(values, index, len(nodes)).split(nodes.counts, dim=-2))
         covers = (scatter_rows(mask[..., None].long(), index, len(nodes)) > 0).split(nodes.counts, dim=-2)
         for place in range(len(finer) - 2, -1, -1):

@@ -83,6 +83,8 @@ class WaveletCompressor(Compressor):
         coefficients = len(self.transform.layout(length))
         index, level, mask = (x.reshape(values.shape[:-1]) for x in (codes.index, codes.level, codes.mask))
         level = torch.where(mask, level - _level_of_places(chunks), 0)
+        if self.detail_channel is not None:
+            values = self.detail_channel.undo(values, level)
         bands = Bands(
             values=scatter_rows(values, index, coefficients),
             lengths=chunks.lengths,
