@@ -51,6 +51,12 @@ def test_the_readme_lists_all():
     assert list(dict.fromkeys(linked)) == list(NOTEBOOKS)
 
 
+def test_the_picture_of_the_readme_is_one_of_a_notebook():
+    readme = (ROOT / "README.md").read_text()
+    (picture,) = re.findall(r"^!\[.+\]\((notebooks/[\w-]+\.png)\)$", readme, flags=re.MULTILINE)
+    assert (ROOT / picture).read_bytes() in [shown for name in NOTEBOOKS for shown in pictures(read(name))]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook_runs(name, tmp_path, monkeypatch):
