@@ -82,7 +82,9 @@ def test_codes_start_as_local_means_with_quiet_details_and_the_channel_can_be_na
             torch.testing.assert_close(codes.values, 2 * means)  # the coefficients as they are
         else:
             assert 0 < (codes.values - means).norm() < 0.4 * means.norm()
-    assert wc.DetailChannel(dim=8, level=2).cost(8, 2) == 8 * 64 + 2 * 64
+    # two trees of three places below an approximation, two below its detail
+    assert wc.DetailChannel(dim=8, level=2).cost(8, 2) == 2 * (3 + 2) * 64 + 2 * 64
+    assert wc.DetailChannel(dim=8, level=2, width=4).cost(8, 2) == 2 * (3 + 2) * 32 + 2 * (64 + 32)
     assert wc.DetailChannel(dim=8, level=2, width=0).cost(8, 2) == 0
 
 

@@ -89,11 +89,15 @@ class DetailChannel(Module):
         return f"level={self.level}, width={self.width}, weights={self.weights}"
 
     def cost(self, chunk_length: int, codes: int) -> int:
-        """Multiplications per chunk of so many codes."""
+        """Multiplications per chunk of so many codes, with :meth:`messages`."""
         if not self.width:
             return 0
+        trees = -(-chunk_length // 2**self.level)
+        places = (
+            2**self.level - 1 + sum(2 ** (self.level - level) * (2**level - 2) for level in range(2, self.level + 1))
+        )
         wide = isinstance(self.give, nn.Linear)
-        return chunk_length * self.dim * self.width + codes * self.dim * (self.dim + wide * self.width)
+        return trees * places * self.dim * self.width + codes * self.dim * (self.dim + wide * self.width)
 
     def forward(self, values: Tensor, level: Tensor, messages: Tensor) -> Tensor:
         """The codes.
