@@ -26,7 +26,7 @@ from wavecomp.files import load
 
 RECIPES: Mapping[str, Sequence[str]] = {
     "quickstart": (),
-    "quickstart, longer": ("--trainer.max_steps", "1600", "--trainer.val_check_interval", "400"),
+    "quickstart, longer": ("--trainer.max_steps", "1400", "--trainer.val_check_interval", "350"),
     "copy": (),
     "copy + copy-mean-pool": (),
     "copy + copy-top-k": (),
