@@ -37,10 +37,12 @@ def test_a_member_that_fails_costs_no_other_and_what_is_done_is_not_done_again(t
     assert logging.getLogger("lightning.pytorch").level == level
     assert [run["task"] for run in done] == ["copy", "rate"]
     assert all(run["compressor"] == "mean" and run["ratio"] == 8 and run["bits"] > 1 for run in done)
-    assert all(run["took"] > 0 and run["commit"] for run in done)
+    assert all(run["took"] > 0 and run["commit"] and run["device"] for run in done)
+    assert [run["member"] for run in done] == ["copy-8-0-mean", "rate-8-0-mean"]
     assert "this one is broken" in caplog.text and [p.suffix for p in tmp_path.glob("small/*")] == [".json"] * 2
     monkeypatch.setattr(tasks, "trained", broken)
     assert grid.run(tmp_path, quality.members(options), options) == done
+    assert grid.run(tmp_path / "elsewhere", quality.members(options), options, done) == done
     assert "mean" in quality.table(done)
 
 
@@ -67,6 +69,14 @@ def test_the_command_says_how_large_a_grid_is_that_is_there_in_part(tmp_path, mo
     assert result["members"] == len(ratio.members(SMALL)) == 3 and result["runs"] == [entry]
     assert result["commit"] == "unknown"  # the member does not say at which commit it was run
     assert rows(capsys.readouterr().out) == [["text", "Shrinkage", "8", "8.100", "1.25%", "7.900", "1.25%", ""]]
+    # goes on from its own file where the members are gone, but not from that of another command
+    entry["member"] = "text-8-0-Shrinkage"
+    (tmp_path / "ratio.json").write_text(json.dumps(result | {"runs": [entry]}))
+    (folder / "text-8-0-Shrinkage.json").unlink()
+    command.run(parser.parse_args(["ratio", "--small", "--collect"]))
+    assert json.loads((tmp_path / "ratio.json").read_text())["runs"] == [entry]
+    with pytest.raises(ValueError, match="no member of ratio is done"):
+        command.run(parser.parse_args(["ratio", "--collect"]))
     with pytest.raises(ValueError, match="no member of wavelets is done; members: copy-0-haar, "):
         command.run(parser.parse_args(["wavelets", "--collect"]))
 

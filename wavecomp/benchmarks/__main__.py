@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What can be set."""
     names = [*BENCHMARKS, "readme"]
     parser.add_argument("name", choices=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--output", type=Path, help="where the JSON goes; NAME.json here unless given")
+    parser.add_argument(
+        "--output", type=Path, help="where the JSON goes, and where a grid goes on from; NAME.json here unless given"
+    )
     parser.add_argument("--repeats", type=int, default=9, help="interleaved repetitions of each measurement")
     parser.add_argument("--source", help="text to train on; the sources of Python's standard library unless given")
     parser.add_argument("--checkpoint", nargs="+", default=(), help="folders of trained models, for long")
@@ -54,9 +56,11 @@ def run(given: argparse.Namespace) -> None:
         checkpoint=tuple(given.checkpoint),
     )
     module = importlib.import_module(f"wavecomp.benchmarks.{given.name}")
+    output = given.output or Path(f"{given.name}.json")
     if hasattr(module, "members"):
         members = module.members(options)
-        runs = grid.run(Path(f"{given.name}-members"), members, options)
+        earlier = results.runs_of(output, results.command(given.name, options))
+        runs = grid.run(Path(f"{given.name}-members"), members, options, earlier)
         if not runs:
             raise ValueError(f"no member of {given.name} is done; members: {', '.join(members)}")
         found = results.result(given.name, runs, options, members=len(members))
@@ -64,7 +68,7 @@ def run(given: argparse.Namespace) -> None:
         runs = module.run(options)
         found = results.result(given.name, runs, options)
     sys.stdout.write(module.table(runs) + "\n")
-    grid.write(given.output or Path(f"{given.name}.json"), found)
+    grid.write(output, found)
 
 
 def main() -> None:

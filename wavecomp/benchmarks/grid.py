@@ -1,6 +1,7 @@
 """Grids of long runs: each member is kept in a file of its own as soon as it is done.
 
-So a grid that was stopped goes on where it stopped, and a member that fails loses no other.
+So a grid that was stopped goes on where it stopped, and a member that fails loses no other. From a file of results it
+goes on, too, wherever that was made.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -23,22 +24,28 @@ from wavecomp.benchmarks.measure import Options, Run
 Member = Callable[[], Run]
 
 
-def run(folder: Path, members: Mapping[str, Member], options: Options) -> list[Run]:
+def run(folder: Path, members: Mapping[str, Member], options: Options, earlier: Sequence[Run] = ()) -> list[Run]:
     """What all members gave, those that were done before included; those that failed are told and left out.
 
-    Each is kept with the ``commit`` that it was run at and the seconds that it ``took``.
+    Each is kept with its name as ``member``, the ``commit`` and ``device`` that it was run at, and the seconds that it
+    ``took``.
 
     Args:
         folder: in it, under ``full`` or ``small``, is ``NAME.json`` of each member.
         members: by name; a ``functools.partial`` of a function of a module where there is more than one job.
         options: jobs, which work at once and share out the threads, and which members.
+        earlier: runs of a file of results, which need not be run again.
     """
     folder = folder / ("small" if options.small else "full")
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in earlier:
+        path = folder / f"{entry.get('member')}.json"
+        if path.stem in members and not path.exists():
+            write(path, entry)
     if options.only:
         members = {name: member for name, member in members.items() if name.startswith(options.only)}
     paths = {name: folder / f"{name}.json" for name in members}
     if not options.collect:
-        folder.mkdir(parents=True, exist_ok=True)
         _run_all({paths[name]: member for name, member in members.items() if not paths[name].exists()}, options.jobs)
     return [json.loads(path.read_text()) for path in paths.values() if path.exists()]
 
@@ -63,7 +70,8 @@ def _run(path: Path, member: Member, commit: str) -> None:
     except Exception:  # one member's failure costs no other's result
         logging.getLogger(__name__).error("%s failed:\n%s", path.stem, traceback.format_exc())
         return
-    write(path, result | {"commit": commit, "took": round(time.perf_counter() - start, 1)})
+    told = {"member": path.stem, "commit": commit, "device": results.device()}
+    write(path, result | told | {"took": round(time.perf_counter() - start, 1)})
 
 
 def write(path: Path, content: object) -> None:

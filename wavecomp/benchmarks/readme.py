@@ -67,7 +67,7 @@ def section(result: Result, path: Path) -> str:
     module = importlib.import_module(f"wavecomp.benchmarks.{result['benchmark']}")
     if hasattr(module, "members") and result.get("members") is None:
         result = result | {"members": len(module.members(Options(source="any")))}
-    headline = str(module.__doc__).splitlines()[0].partition(": ")[2]
+    headline = str(module.__doc__).splitlines()[0].partition(": ")[2].replace("``", "`")
     parts = [f"### {result['benchmark']}", headline[0].upper() + headline[1:], module.table(result["runs"])]
     return "\n\n".join(map(_wrapped, "\n\n".join([*parts, caption(result, path)]).split("\n\n")))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import platform
 import shlex
 import subprocess
@@ -34,12 +35,18 @@ def result(name: str, runs: Sequence[Run], options: Options, *, members: int | N
         "source": None if options.source is None else text(options.source),
         "versions": {package: metadata.version(package) for package in PACKAGES}
         | {"python": platform.python_version()},
-        "device": _device_name(),
-        "commit": commit() if members is None else _commits(runs),
+        "device": device() if members is None else _each(runs, "device"),
+        "commit": commit() if members is None else _each(runs, "commit"),
         "seeds": sorted({run["seed"] for run in runs}),
         "members": members,
         "runs": list(runs),
     }
+
+
+def runs_of(path: Path, command: str) -> list[Run]:
+    """The runs of a file that the same command made, none where there is no such file."""
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return list(found["runs"]) if found.get("command") == command else []
 
 
 def command(name: str, options: Options) -> str:
@@ -110,12 +117,13 @@ def commit() -> str:
     return found.stdout.strip() or UNKNOWN
 
 
-def _commits(runs: Sequence[Run]) -> str:
-    """Those that the members of a grid were run at: some may be older than others."""
-    return ", ".join(sorted({run.get("commit", UNKNOWN) for run in runs})) or UNKNOWN
+def _each(runs: Sequence[Run], key: str) -> str:
+    """Those of the members of a grid: some may be older than others, or of another machine."""
+    return ", ".join(sorted({run.get(key, UNKNOWN) for run in runs})) or UNKNOWN
 
 
-def _device_name() -> str:
+def device() -> str:
+    """The GPU, or the processor and how many threads are used."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
