@@ -38,15 +38,14 @@ def run(folder: Path, members: Mapping[str, Member], options: Options, earlier: 
     """
     folder = folder / ("small" if options.small else "full")
     folder.mkdir(parents=True, exist_ok=True)
-    for entry in earlier:
-        path = folder / f"{entry.get('member')}.json"
-        if path.stem in members and not path.exists():
-            write(path, entry)
-    if options.only:
-        members = {name: member for name, member in members.items() if name.startswith(options.only)}
     paths = {name: folder / f"{name}.json" for name in members}
+    for entry in earlier:
+        path = paths.get(entry.get("member", ""))
+        if path is not None and not path.exists():
+            write(path, entry)
     if not options.collect:
-        _run_all({paths[name]: member for name, member in members.items() if not paths[name].exists()}, options.jobs)
+        asked = [name for name in members if not options.only or name.startswith(options.only)]
+        _run_all({paths[name]: members[name] for name in asked if not paths[name].exists()}, options.jobs)
     return [json.loads(path.read_text()) for path in paths.values() if path.exists()]
 
 
