@@ -147,12 +147,12 @@ class DetailChannel(Module):
         """What all details under a node hand to it, for the nodes of each level, coarse to fine: each
         ``(batch, chunks, ceil(chunk_length / 2 ** level), width)``, down to level 0."""
         nodes = [-(-bands.layout.length // 2**level) for level in range(self.level, -1, -1)]
-        found = [bands.values.new_zeros(*bands.values.shape[:-2], count, self.width) for count in nodes]
-        if self.width:
-            details = self._details(bands)
-            for place in range(self.level):
-                found[place] = self._handed(details[place:], depth=0)[..., : nodes[place], :]
-        return found
+        rows = bands.values.shape[:-2]
+        if not self.width:
+            return [bands.values.new_zeros(*rows, count, 0) for count in nodes]
+        details = self._details(bands)
+        found = [self._handed(details[place:], depth=0)[..., :count, :] for place, count in enumerate(nodes[:-1])]
+        return [*found, bands.values.new_zeros(*rows, nodes[-1], self.width)]
 
     def _details(self, bands: Bands) -> list[Tensor]:
         return [weight * part for weight, part in zip(self.weights[::-1], self._levels(bands, bands.values))]

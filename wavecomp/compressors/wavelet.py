@@ -67,10 +67,11 @@ class WaveletCompressor(Compressor):
         if self.band_weight is not None:
             bands = self.band_weight(bands)
         kept = self.pruner(bands)
+        marks = bands.layout.take(kept.index)
         codes = chunks.codes(
-            self._values(bands, kept),
+            self._values(bands, kept, marks["level"]),
             mask=kept.mask,
-            **bands.layout.take(kept.index),
+            **marks,
             index=kept.index,
             losses=kept.losses,
             statistics={"band_energy": bands.energy().detach(), **kept.statistics},
@@ -94,7 +95,7 @@ class WaveletCompressor(Compressor):
         )
         return self.transform.inverse(bands)
 
-    def _values(self, bands: Bands, kept: Kept) -> Tensor:
+    def _values(self, bands: Bands, kept: Kept, level: Tensor) -> Tensor:
         values = gather_rows(bands.values, kept.index)
         if kept.weight is not None:
             values = values * kept.weight[..., None].to(values.dtype)
@@ -102,7 +103,7 @@ class WaveletCompressor(Compressor):
             return values
         own = torch.zeros_like(bands.mask).scatter(-1, kept.index, kept.mask)
         messages = gather_rows(self.detail_channel.messages(bands, own), kept.index)
-        return self.detail_channel(values, bands.layout.take(kept.index)["level"], messages)
+        return self.detail_channel(values, level, messages)
 
 
 def _level_of_places(chunks: Chunks) -> Tensor:
