@@ -101,10 +101,10 @@ def test_training_lowers_the_loss_and_the_threshold_moves(tmp_path):
     (controller,) = module.model.body.controllers().values()
     before = float(controller.log_threshold)
     data = CopyDataModule(symbols=16, length=32, batch_size=8, validation_samples=8)
-    run = trainer(tmp_path, max_steps=40)
+    run = trainer(tmp_path, max_steps=100)
     run.fit(module, data)
     (logged,) = run.validate(module, data, verbose=False)
-    assert logged["val/bits_per_byte"] < 3.6  # where chance is 4
+    assert logged["val/bits_per_byte"] < 3.3  # where chance is 4
     assert float(controller.log_threshold) != before
     codes = run.predict(module, data)
     assert all(isinstance(batch, wc.Codes) for batch in codes)
