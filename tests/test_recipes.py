@@ -14,9 +14,8 @@ OVERLAYS = {name for name in NAMES if cli.headline(cli.recipe_path(name)).starts
 OVERLAID = {"copy-mean-pool": "copy", "copy-top-k": "copy"}
 PARALLEL = {"chunk-parallel", "ddp", "fsdp"}  # start processes: tests/training/test_parallel.py runs them
 SMALL = {
-    **{name: ["--data.init_args.batch_size", "2"] for name in ("quickstart", "stacked", "lattice", "neural-lifting")},
     "passkey": ["--data.init_args.length", "512", "--data.init_args.validation_samples", "8"],
-    "text": ["--data.init_args.batch_size", "1", "--data.init_args.length", "512", "--trainer.accelerator", "cpu",
+    "text": ["--data.init_args.batch_size", "1", "--data.init_args.length", "256", "--trainer.accelerator", "cpu",
              "--data.init_args.num_workers", "0", "--trainer.val_check_interval", "4"],
 }  # fmt: skip
 
@@ -25,7 +24,8 @@ def smoke(name, root):
     """Run a recipe in its smoke form; the model that it leaves."""
     configs = ["--config", OVERLAID[name], "--config", name] if name in OVERLAID else ["--config", name]
     where = ["--trainer.default_root_dir", str(root), "--trainer.enable_progress_bar", "false"]
-    cli.main(["fit", *configs, "--config", "smoke", *where, *SMALL.get(name, [])])
+    small = ["--data.init_args.batch_size", "2", *SMALL.get(name, [])]
+    cli.main(["fit", *configs, "--config", "smoke", *where, *small])
     return wc.load(root / "version_0")
 
 

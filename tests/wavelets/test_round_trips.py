@@ -15,6 +15,7 @@ BOUNDS = {torch.float64: 5e-11, torch.float32: 6e-7}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["zero", "constant", "symmetric", "reflect", "periodic", "periodization"])
+@torch.inference_mode()
 def test_round_trips(mode):
     assert len(WAVELETS) * len(LENGTHS) * len(BOUNDS) * 6 == 57_408
     random = np.random.default_rng(1234)

@@ -65,14 +65,46 @@ def _told(shares: Sequence[float]) -> str:
 
 
 def models() -> dict[str, wc.ChunkReduceLM]:
-    """The recipe's model; with the stride, next to it in turn; with a bank that is learned; with the plainest peer."""
-    found = {name: quickstart() for name in ("haar, as in quickstart", STRIDE, "learned db4 lattice", "mean pooling")}
-    networks: list[Any] = [model.body.chunk_networks[0] for model in found.values()]
-    _, stride, lattice, mean = networks
-    own = mean.compressor
-    stride.compressor = Stride(stride.compressor)
-    lattice.compressor.transform = wc.DWT1d(wc.OrthogonalFilterBank("db4"), level=own.transform.level)
-    mean.compressor = wc.MeanPoolCompressor(count=own.pruner.count, encoding=own.encoding)
+    """The recipe's model; with the stride, next to it in turn; with a bank that is learned; with the plainest peer; and
+    with what adapts, on average to as many codes."""
+    found = {"haar, as in quickstart": quickstart(), STRIDE: quickstart()}
+    plain: Any = found[STRIDE].body.chunk_networks[0]
+    own, chunk_length = plain.compressor, plain.chunk_length
+    plain.compressor = Stride(own)
+    level, ratio = own.transform.level, chunk_length // own.pruner.count
+    dim, encoding = own.detail_channel.dim, own.encoding
+
+    def channel(level: int, width: int | None = None) -> wc.DetailChannel:
+        return wc.DetailChannel(dim=dim, level=level, width=width)
+
+    def wavelet(transform: wc.DWT1d, pruner: wc.Pruner, width: int | None = None) -> wc.Compressor:
+        return wc.WaveletCompressor(
+            transform=transform, pruner=pruner, detail_channel=channel(transform.level, width), encoding=encoding
+        )
+
+    deep = wc.DWT1d("haar", level=chunk_length.bit_length() - 1)
+    others = {
+        "learned db4 lattice": wavelet(wc.DWT1d(wc.OrthogonalFilterBank("db4"), level=level), own.pruner),
+        "mean pooling": wc.MeanPoolCompressor(count=own.pruner.count, encoding=encoding),
+        "Shrinkage": wavelet(deep, wc.Shrinkage(target_ratio=ratio), dim // 4),
+        "DyadicLeaves": wc.DyadicLeaves(
+            transform=deep,
+            target_ratio=ratio,
+            dim=dim,
+            detail_channel=channel(deep.level, dim // 4),
+            encoding=encoding,
+        ),
+        "PartialSynthesis": wc.PartialSynthesis(
+            transform=wc.DWT1d("haar", level=level + 1),
+            target_ratio=ratio,
+            detail_channel=channel(level + 1),
+            encoding=encoding,
+        ),
+    }
+    for name, compressor in others.items():
+        found[name] = quickstart()
+        network: Any = found[name].body.chunk_networks[0]
+        network.compressor = compressor
     return found
 
 
