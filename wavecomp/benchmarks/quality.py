@@ -13,14 +13,13 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 
 import wavecomp as wc
 from wavecomp.benchmarks import grid, measure, tasks
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.models import WindowModel, random_bytes, step_of
-from wavecomp.benchmarks.tables import markdown, mean_and_spread, span
+from wavecomp.benchmarks.tables import bits_by_task, markdown, mean_and_spread, span
 from wavecomp.benchmarks.tasks import CHUNK, DIM, HEADS, Maker
 
 RATIOS, SEEDS = (4, 8, 16), 3
@@ -55,17 +54,13 @@ def table(runs: Sequence[Run]) -> str:
         mine = [entry for entry in runs if entry["asked"] == ratio]
         present = [task for task in STEPS if any(entry["task"] == task for entry in mine)]
         rows = []
-        for name in dict.fromkeys(entry["compressor"] for entry in mine):
-            own = [entry for entry in mine if entry["compressor"] == name]
-            bits = {task: [entry["bits"] for entry in own if entry["task"] == task] for task in present}
+        for name, own, figures in bits_by_task(mine, "compressor", present, seeds):
             gains = [entry["gain"] for entry in own if entry["task"] == "text"]
             reached = [entry["ratio"] for entry in own if entry["ratio"] is not None]
-            figures = [mean_and_spread(bits[task], seeds) for task in present]
-            order = [statistics.mean(bits[task]) if bits[task] else math.inf for task in present]
             sizes = span([entry["parameters"] / 1000 for entry in own], ".0f")
-            rows.append((order, [name, *figures, mean_and_spread(gains, seeds), span(reached), sizes]))
+            rows.append([name, *figures, mean_and_spread(gains, seeds), span(reached), sizes])
         header = ["compressor", *present, "gain on text", "ratio reached", "parameters, thousands"]
-        parts += [f"Ratio {ratio}:", markdown(header, [row for _, row in sorted(rows)])]
+        parts += [f"Ratio {ratio}:", markdown(header, rows)]
     return "\n\n".join(parts)
 
 

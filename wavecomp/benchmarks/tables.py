@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
+
+from wavecomp.benchmarks.measure import Run
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -55,3 +58,28 @@ def span(values: Sequence[float], form: str = ".2f") -> str:
     """
     ends = [f"{end:{form}}" for end in (min(values), max(values))] if values else [""]
     return " to ".join(dict.fromkeys(ends))
+
+
+def bits_by_task(
+    runs: Sequence[Run], key: str, tasks: Sequence[str], seeds: int
+) -> list[tuple[str, list[Run], list[str]]]:
+    """What is compared, the least bits of the first task on top: its name, its runs, and its bits on each task.
+
+    Args:
+        runs: each with its ``task``, ``seed`` and ``bits``.
+        key: of a run, the name of what is compared.
+        tasks: which there are.
+        seeds: how many there should be of each.
+
+    Example:
+        >>> runs = [{"of": name, "task": "copy", "bits": bits} for name, bits in (("b", 2.0), ("a", 1.0), ("b", 3.0))]
+        >>> [(name, len(own), figures) for name, own, figures in bits_by_task(runs, "of", ["copy"], seeds=1)]
+        [('a', 1, ['1.000']), ('b', 2, ['2.500 ± 0.500'])]
+    """
+    found = []
+    for name in dict.fromkeys(entry[key] for entry in runs):
+        own = [entry for entry in runs if entry[key] == name]
+        bits = [[entry["bits"] for entry in own if entry["task"] == task] for task in tasks]
+        order = [statistics.mean(values) if values else math.inf for values in bits]
+        found.append((order, name, own, [mean_and_spread(values, seeds) for values in bits]))
+    return [(name, own, figures) for _, name, own, figures in sorted(found, key=lambda entry: entry[:2])]

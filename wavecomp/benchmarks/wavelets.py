@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-import statistics
 from collections.abc import Callable, Sequence
 
 import wavecomp as wc
 from wavecomp.benchmarks import grid, tasks
 from wavecomp.benchmarks.measure import Options, Run
-from wavecomp.benchmarks.tables import markdown, mean_and_spread
+from wavecomp.benchmarks.tables import bits_by_task, markdown
 from wavecomp.benchmarks.tasks import CHUNK, DIM
 
 RATIO, SEEDS = 4, 3
@@ -47,19 +46,16 @@ def table(runs: Sequence[Run]) -> str:
     """Bits of both tasks by transform, the least bits of the first task on top."""
     seeds = len({entry["seed"] for entry in runs})
     present = [task for task in STEPS if any(entry["task"] == task for entry in runs)]
-    rows = []
-    for name in dict.fromkeys(entry["transform"] for entry in runs):
-        own = [entry for entry in runs if entry["transform"] == name]
-        bits = {task: [entry["bits"] for entry in own if entry["task"] == task] for task in present}
-        order = [statistics.mean(bits[task]) if bits[task] else float("inf") for task in present]
-        learned = f"{own[0]['learned']:,}"
-        rows.append((order, [name, *(mean_and_spread(bits[task], seeds) for task in present), learned]))
+    rows = [
+        [name, *figures, f"{own[0]['learned']:,}"]
+        for name, own, figures in bits_by_task(runs, "transform", present, seeds)
+    ]
     note = (
         f"Ratio {RATIO}; bits per symbol of copy (chance 4.00) after {STEPS['copy']} steps, per byte of rate (an "
         f"autoencoder's reconstruction) after {STEPS['rate']}; the mean over seeds ± the furthest of them."
     )
     header = ["transform", *present, "learned by the transform"]
-    return f"{note}\n\n{markdown(header, [row for _, row in sorted(rows)])}"
+    return f"{note}\n\n{markdown(header, rows)}"
 
 
 def compressors() -> dict[str, Maker]:
