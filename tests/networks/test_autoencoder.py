@@ -164,6 +164,14 @@ def test_tokens_of_one_code_are_told_apart_by_their_position():
         assert bool(((read - read[:, :1]).abs() < 1e-6).all()) == alike
 
 
+def test_how_loud_an_inverse_is_makes_no_difference_to_the_decoder():
+    codes = wc.Codes.from_tokens(torch.randn(2, 32, zoo.DIM))
+    read = decoder()
+    torch.testing.assert_close(read(codes.replace(values=100 * codes.values)), read(codes))
+    marks = read.encoding(codes.replace(values=torch.zeros_like(codes.values))).values
+    assert 0.5 < read.gain.item() / marks.square().mean().sqrt().item() < 2
+
+
 def test_model_compiles_without_a_graph_break():
     model = zoo.perturb(MODELS["MeanPool"]())
     tokens, lengths = torch.randint(256, (2, 40)), torch.tensor([40, 21])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from wavecomp.codes import Codes
 from wavecomp.files import Pretrained
@@ -20,6 +22,10 @@ class ChunkDecoder(Module):
 
     Where one code stands for several tokens these come in alike: an encoding tells them apart, and the network picks
     from the code what is of each. Without one it has their neighbours to go by.
+
+    Compressors differ in how loud the inverse is, and next to loud values the marks of an encoding are lost. So values
+    are normalised, token by token, and a learned gain starts at 1/4, where they are about as loud as the marks of
+    :class:`PositionFrequencyEncoding`.
 
     Args:
         chunk_length: tokens that are read together; those of a chunk of the codes, or more.
@@ -46,11 +52,13 @@ class ChunkDecoder(Module):
         self.network = network
         self.head = head
         self.encoding = encoding
+        self.gain = nn.Parameter(torch.full((1,), 0.25))
         self.network_takes_lengths = takes_lengths(network)
 
     def forward(self, codes: Codes) -> Tensor:
         """One code per token to ``(batch, length, vocabulary)``; behind a row's length this has no meaning."""
-        length = codes.values.shape[1]
+        length, dim = codes.values.shape[1:]
+        codes = codes.replace(values=F.rms_norm(codes.values, (dim,)) * self.gain.to(codes.values.dtype))
         if self.encoding is not None:
             codes = self.encoding(codes)
         chunks = read_chunks(codes.cut(self.chunk_length), self.network, self.network_takes_lengths, name="network")
