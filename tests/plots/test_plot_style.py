@@ -28,6 +28,8 @@ def test_no_plot_touches_pyplot_or_the_settings():
             wc.plots.plot_kept_codes(codes, surprisal=torch.ones(48)),
             wc.plots.plot_packet_tree(wc.BestBasis1d("haar", level=2)(torch.randn(1, 3, 16, 4))),
             wc.plots.plot_rate_distortion([dict(compressor="a", codes_per_byte=0.5, bits_per_byte=2, seed=0)]),
+            wc.plots.plot_bits([dict(compressor="a", bits=2.0)]),
+            wc.plots.plot_ratio_error([dict(compressor="a", asked=8, trained=8.1)]),
         ]
         figures = [ax.figure for ax in drawn]
         figures.append(wc.plots.plot_filter_bank(wc.OrthogonalFilterBank("db2")))

@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 from wavecomp.benchmarks import grid, measure, readme, results
+from wavecomp.report.figure import write_figure
 
 BENCHMARKS = ("cost", "dwt", "long", "positions", "quality", "ratio", "recipes", "step", "wavelets")
-"""Modules of this room, each with ``run``, or ``members`` of a grid, and ``table``."""
+"""Modules of this room, each with ``run``, or ``members`` of a grid, and ``table``; sweeps also with ``figure``."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    """Measure, print a table and write every single run as JSON; or write the tables of the README.
+    """Measure, print a table and write every single run as JSON, of a sweep also a picture beside it; or write the
+    tables of the README.
 
     Raises:
         ValueError: a count below 1, or no member of a grid that is done.
@@ -69,6 +71,8 @@ def run(given: argparse.Namespace) -> None:
         found = results.result(given.name, runs, options)
     sys.stdout.write(module.table(runs) + "\n")
     grid.write(output, found)
+    if hasattr(module, "figure"):
+        write_figure(module.figure(runs), output.with_suffix(".png"), title=given.name)
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
-import os
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ import torch
 
 from wavecomp.benchmarks import results
 from wavecomp.benchmarks.measure import Options, Run
+from wavecomp.report.output import write_whole
 
 Member = Callable[[], Run]
 
@@ -75,11 +75,4 @@ def _run(path: Path, member: Member, commit: str) -> None:
 
 def write(path: Path, content: object) -> None:
     """JSON under its final name when it is complete, and not before."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """The same of any text."""
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())

@@ -16,11 +16,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 import wavecomp as wc
-from wavecomp.benchmarks import grid, measure, tasks
+from wavecomp.benchmarks import grid, measure, pictures, tasks
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.models import WindowModel, random_bytes, step_of
 from wavecomp.benchmarks.tables import bits_by_task, markdown, mean_and_spread, span
 from wavecomp.benchmarks.tasks import CHUNK, DIM, HEADS, Maker
+from wavecomp.report.figure import Drawing
 
 RATIOS, SEEDS = (4, 8, 16), 3
 STEPS = {"copy": 800, "uneven": 800, "recall": 1600, "rate": 300, "text": 400}
@@ -62,6 +63,11 @@ def table(runs: Sequence[Run]) -> str:
         header = ["compressor", *present, "gain on text", "ratio reached", "parameters, thousands"]
         parts += [f"Ratio {ratio}:", markdown(header, rows)]
     return "\n\n".join(parts)
+
+
+def figure(runs: Sequence[Run]) -> Drawing:
+    """Bits by compressor, task by task."""
+    return pictures.bits_by_task(runs, "compressor")
 
 
 def compressors(ratio: int) -> dict[str, Maker]:

@@ -17,16 +17,18 @@ import torch
 from torch import Tensor, nn
 
 import wavecomp as wc
-from wavecomp.benchmarks import grid
+from wavecomp.benchmarks import grid, pictures
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.tables import markdown, mean_and_spread
+from wavecomp.report.figure import Drawing
 from wavecomp.training import LanguageModelModule, TextDataModule
 from wavecomp.training.brief import seed_everything, train
 from wavecomp.training.data.samples import Batch
 
-DIM, CHUNK, LEVEL, LENGTH, BATCH = 64, 64, 6, 1024, 8
+DIM, CHUNK, LEVEL, LENGTH, BATCH = 64, 128, 7, 1024, 8
+TARGETS = (2.0, 4.0, 8.0, 16.0, 32.0)
 VALIDATION = 320  # rows: all of the validation share of a few megabytes, since the ratio of single rows differs much
-SENTENCE = b"The same sentence stands here again, and it says nothing new.   \n"[:CHUNK]
+SENTENCE = b"The same sentence stands here again, and it says nothing new.  \n"  # twice in a chunk
 PRICED = "Shrinkage-price"  # where half of the text says nothing
 COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
     "Shrinkage": lambda ratio: _shrinkage(ratio, 0.0),
@@ -62,7 +64,7 @@ def _channel() -> wc.DetailChannel:
 
 def members(options: Options) -> dict[str, grid.Member]:
     """By compressor, target and seed, on text; on text with a sentence in between as well where a source is given."""
-    steps, seeds, targets = (20, 1, (8.0,)) if options.small else (400, 3, (4.0, 8.0, 16.0))
+    steps, seeds, targets = (20, 1, (8.0,)) if options.small else (400, 3, TARGETS)
     source = options.source
     found: dict[str, grid.Member] = {}
     for seed, name in itertools.product(range(seeds), COMPRESSORS):
@@ -94,6 +96,11 @@ def table(runs: Sequence[Run]) -> str:
     return f"{note}\n\n{markdown(header, rows)}"
 
 
+def figure(runs: Sequence[Run]) -> Drawing:
+    """How far each ratio is off."""
+    return pictures.ratio_errors(runs)
+
+
 class _Mixed(TextDataModule):
     """Text of which every other chunk is overwritten with one sentence."""
 
@@ -105,7 +112,7 @@ def mixed(tokens: Tensor) -> Tensor:
     """``(batch, length)`` with the sentence in every other chunk, the first included."""
     sentence = torch.tensor(list(SENTENCE), device=tokens.device)
     place = torch.arange(tokens.shape[1], device=tokens.device)
-    return torch.where(place // CHUNK % 2 == 0, sentence[place % CHUNK], tokens)
+    return torch.where(place // CHUNK % 2 == 0, sentence[place % len(SENTENCE)], tokens)
 
 
 def _text(name: str, target: float, seed: int, steps: int, source: str | None) -> Run:

@@ -9,10 +9,10 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from wavecomp.benchmarks.grid import write_text
 from wavecomp.benchmarks.measure import Options
 from wavecomp.benchmarks.results import Result, caption
 from wavecomp.files.recipes import recipe_folder
+from wavecomp.report.output import write_whole
 
 WIDTH = 120
 BLOCK = re.compile(r"<!-- (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end -->", flags=re.S)
@@ -29,7 +29,7 @@ def rewrite() -> None:
     if not readme.is_file():
         raise ValueError(f"{folder} has no README.md; the tables are written in a checkout of the sources")
     text = rewritten(readme.read_text(), sorted((recipe_folder() / "results").glob("*.json")), folder)
-    write_text(readme, text)
+    write_whole(readme, text.encode())
 
 
 def rewritten(text: str, paths: Sequence[Path], folder: Path) -> str:

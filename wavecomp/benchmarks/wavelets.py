@@ -12,10 +12,11 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import wavecomp as wc
-from wavecomp.benchmarks import grid, tasks
+from wavecomp.benchmarks import grid, pictures, tasks
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.tables import bits_by_task, markdown
 from wavecomp.benchmarks.tasks import CHUNK, DIM
+from wavecomp.report.figure import Drawing
 
 RATIO, SEEDS = 4, 3
 COUNT, LEVEL, DEEP = CHUNK // RATIO, 2, 4
@@ -56,6 +57,11 @@ def table(runs: Sequence[Run]) -> str:
     )
     header = ["transform", *present, "learned by the transform"]
     return f"{note}\n\n{markdown(header, rows)}"
+
+
+def figure(runs: Sequence[Run]) -> Drawing:
+    """Bits by transform, task by task."""
+    return pictures.bits_by_task(runs, "transform")
 
 
 def compressors() -> dict[str, Maker]:

@@ -1,0 +1,70 @@
+import pytest
+
+import wavecomp as wc
+from wavecomp.benchmarks import pictures
+from wavecomp.plots.style import COLOURS
+
+
+def entry(name, bits, **more):
+    return {"compressor": name, "bits": bits, **more}
+
+
+def marks(ax):
+    return [line for line in ax.lines if line.get_label() == "_seeds"]
+
+
+def test_a_mark_is_a_seed_and_a_bar_their_mean_with_the_least_on_top():
+    runs = [entry("mean", 2.0), entry("haar", 1.0), entry("haar", 1.5), entry("haar", 0.5)]
+    ax = wc.plots.plot_bits(runs)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["mean", "haar"]
+    assert [(list(line.get_xdata()), set(line.get_ydata())) for line in marks(ax)] == [
+        ([2.0], {0}),
+        ([1, 1.5, 0.5], {1}),
+    ]
+    assert [list(line.get_xdata()) for line in ax.lines if line.get_label() == "_mean"] == [[2.0, 2.0], [1.0, 1.0]]
+    assert ax.get_xlim()[0] == 0 and ax.get_xlabel() == "bits" and ax.get_legend() is None
+
+
+def test_each_ratio_has_a_colour_and_the_best_of_them_orders_the_rows():
+    runs = [entry("b", 1.0, asked=8), entry("b", 3.0, asked=4), entry("a", 2.0, asked=4)]
+    ax = wc.plots.plot_bits(runs)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["4", "8"]
+    assert {(line.get_xdata()[0], line.get_color()) for line in marks(ax)} == {
+        (1.0, COLOURS[1]),
+        (3.0, COLOURS[0]),
+        (2.0, COLOURS[0]),
+    }
+
+
+def test_ratios_are_off_by_per_cent_of_what_was_asked_for():
+    runs = [
+        {"compressor": name, "asked": asked, "trained": asked * off, "calibrated": asked}
+        for name, asked, off in (("leaves", 4, 1.05), ("leaves", 16, 0.98), ("shrinkage", 4, 1.0))
+    ]
+    ax = wc.plots.plot_ratio_error(runs)
+    leaves, shrinkage = ax.lines
+    assert list(leaves.get_ydata()) == pytest.approx([5, -2]) and list(shrinkage.get_ydata()) == [0]
+    assert leaves.get_xdata()[0] < 4 < shrinkage.get_xdata()[0] < 4.2
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["4", "16"]
+    assert list(wc.plots.plot_ratio_error(runs, key="calibrated").lines[0].get_ydata()) == [0, 0]
+
+
+def test_runs_that_cannot_be_drawn_are_named():
+    for plot in (wc.plots.plot_bits, wc.plots.plot_ratio_error):
+        with pytest.raises(ValueError, match=r"runs=\[\] is empty; give at least one record"):
+            plot([])
+        with pytest.raises(ValueError, match=r"runs\[1\] lacks \['compressor'\]; allowed: records with"):
+            plot([{"compressor": "a", "bits": 1, "asked": 1, "trained": 1}, {"bits": 1, "asked": 1, "trained": 1}])
+
+
+def test_the_pictures_of_grids_have_a_panel_per_task_and_per_kind_of_text():
+    runs = [entry(name, 1.0, task=task) for name in "ab" for task in ("copy", "rate", "text")]
+    assert [ax.get_title() for ax in pictures.bits_by_task(runs, "compressor").axes] == ["copy", "rate", "text"]
+    runs = [
+        {"what": what, "compressor": "a", "asked": 8, "trained": 8.1, "calibrated": 8} for what in ("text", "mixed")
+    ]
+    figure = pictures.ratio_errors(runs)
+    titles = ["trained, text", "calibrated, text", "trained, mixed", "calibrated, mixed"]
+    assert [ax.get_title() for ax in figure.axes] == titles
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a"]

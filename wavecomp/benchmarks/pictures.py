@@ -1,0 +1,46 @@
+"""The pictures of grids, beside their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wavecomp import plots
+from wavecomp.benchmarks.measure import Run
+from wavecomp.plots.style import new_figure
+from wavecomp.report.figure import Drawing
+
+
+def bits_by_task(runs: Sequence[Run], by: str) -> Drawing:
+    """A panel per task, two abreast.
+
+    Args:
+        runs: each with its ``task`` and ``bits``.
+        by: key of the name of what is compared.
+    """
+    tasks: dict[str, list[Run]] = {}
+    for run in runs:
+        tasks.setdefault(run["task"], []).append(run)
+    rows = max(len({run[by] for run in mine}) for mine in tasks.values())
+    down = -(-len(tasks) // 2)
+    figure = new_figure(height=down * (0.8 + 0.17 * rows))
+    panels = figure.subplots(down, 2, squeeze=False).flatten()
+    for panel, (task, mine) in zip(panels, tasks.items()):
+        plots.plot_bits(mine, by=by, ax=panel)
+        panel.set_title(task, fontsize="small")
+    for panel in panels[len(tasks) :]:
+        panel.remove()
+    return figure
+
+
+def ratio_errors(runs: Sequence[Run]) -> Drawing:
+    """A row per kind of text; on the left as trained, on the right as calibrated."""
+    kinds = list(dict.fromkeys(run["what"] for run in runs))
+    figure = new_figure(height=2.6 * len(kinds))
+    for row, kind in zip(figure.subplots(len(kinds), 2, squeeze=False, sharey="row"), kinds):
+        for panel, key in zip(row, ("trained", "calibrated")):
+            plots.plot_ratio_error([run for run in runs if run["what"] == kind], key=key, ax=panel)
+            panel.set_title(f"{key}, {kind}", fontsize="small")
+            panel.get_legend().remove()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize="x-small")
+    return figure
