@@ -108,6 +108,19 @@ def test_a_tree_is_that_of_the_best_basis(run, text, tmp_path, capsys, drawn):
     assert "has a DWT1d; a tree to plot has BestBasis1d alone" in error
 
 
+def test_a_scalogram_and_a_position_code_are_those_of_the_models_parts(run, text, tmp_path, capsys, drawn):
+    model, tokens = wc.load(run), torch.tensor([list(TEXT)])
+    ax, title = draw(capsys, drawn, tmp_path, "scalogram", text, "--checkpoint", run)
+    assert ax.images[0].get_array().shape == (3, len(TEXT)) and title == "scalogram: text"
+    assert len(set(ax.images[0].get_array()[:, 0].tolist())) == 3
+    figure, _ = draw(capsys, drawn, tmp_path, "position", text, "--checkpoint", run)
+    expected = wc.plots.plot_position_code(model.body.chunk_networks[0].compressor.encoding, model.encode(tokens))
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), expected.axes[0].images[0].get_array())
+    bare = folder_of(tmp_path, encoding=None)
+    error = fails(capsys, "plot", "position", text, "--checkpoint", bare, "--output", tmp_path / "x.png")
+    assert "has no encoding; allowed: PositionFrequencyEncoding, DyadicPositionCode" in error
+
+
 def quality(**changes):
     return {"task": "text", "compressor": "mean", "asked": 4, "seed": 0, "bits": 2.0, "ratio": 4.0} | changes
 
@@ -145,7 +158,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line(run, text, tmp_path, capsys):
     out = tmp_path / "x.png"
     for args, message in (
         (["plot"], "arguments are required: PLOT; `wavecomp plot --help`"),
-        (["plot", "scalogram"], "invalid choice: 'scalogram' (choose from 'energy', 'kept', "),
+        (["plot", "spectrum"], "invalid choice: 'spectrum' (choose from 'energy', 'kept', "),
         (["plot", "energy", "--checkpoint", run, "--output", out], "required: FILE; `wavecomp plot energy --help`"),
         (["plot", "energy", text, "--output", out], "required: --checkpoint"),
         (["plot", "energy", text, "--checkpoint", run], "required: --output"),

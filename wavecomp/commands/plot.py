@@ -22,6 +22,7 @@ from wavecomp.compressors import RatioController
 from wavecomp.files import CONFIG, build, load
 from wavecomp.networks import ChunkReduceLM
 from wavecomp.plots.style import new_figure
+from wavecomp.positions import DyadicPositionCode, PositionFrequencyEncoding
 from wavecomp.report import band_layout, surprisal
 from wavecomp.report.figure import SUFFIXES, Drawing, write_figure
 from wavecomp.wavelets import BestBasis1d, FilterBank
@@ -63,17 +64,32 @@ def kept(arguments: Namespace) -> tuple[Drawing, str]:
     return plots.plot_kept_codes(codes, stage=arguments.stage, surprisal=bits), read.name
 
 
+def scalogram(arguments: Namespace) -> tuple[Drawing, str]:
+    """The energy of every coefficient of a text, band by band."""
+    read = Read.of(arguments)
+    return plots.plot_scalogram(read.bands()), read.name
+
+
 def tree(arguments: Namespace) -> tuple[Drawing, str]:
     """The packets that the best basis of each chunk of a text keeps."""
     read = Read.of(arguments)
-    transform = getattr(getattr(read.network, "compressor", None), "transform", None)
+    transform = read.part("transform")
     if not isinstance(transform, BestBasis1d):
         found = "no transform" if transform is None else f"a {type(transform).__name__}"
         raise ValueError(f"checkpoint {arguments.checkpoint} has {found}; a tree to plot has BestBasis1d alone")
-    bands: list[Bands] = []
-    transform.register_forward_hook(lambda module, given, made: bands.append(made))
-    read.codes()
-    return plots.plot_packet_tree(bands[0]), read.name
+    return plots.plot_packet_tree(read.bands()), read.name
+
+
+def position(arguments: Namespace) -> tuple[Drawing, str]:
+    """What tells the codes of a text where they lie and which frequency they are."""
+    read = Read.of(arguments)
+    encoding = read.part("encoding")
+    if not isinstance(encoding, PositionFrequencyEncoding | DyadicPositionCode):
+        found = "no encoding" if encoding is None else f"a {type(encoding).__name__}"
+        raise ValueError(
+            f"checkpoint {arguments.checkpoint} has {found}; allowed: PositionFrequencyEncoding, DyadicPositionCode"
+        )
+    return plots.plot_position_code(encoding, read.codes()), read.name
 
 
 def filters(arguments: Namespace) -> tuple[Drawing, str]:
@@ -135,8 +151,10 @@ def add_results(parser: ArgumentParser) -> None:
 PLOTS = {
     "energy": Plot(energy, (add_text, add_checkpoint, add_stage)),
     "kept": Plot(kept, (add_text, add_checkpoint, add_stage)),
+    "scalogram": Plot(scalogram, (add_text, add_checkpoint, add_stage)),
     "filters": Plot(filters, (add_checkpoint, add_bank)),
     "tree": Plot(tree, (add_text, add_checkpoint, add_stage)),
+    "position": Plot(position, (add_text, add_checkpoint, add_stage)),
     "rate": Plot(rate, (add_results,)),
     "training": Plot(training, (add_checkpoint,)),
 }
@@ -164,6 +182,10 @@ class Read(NamedTuple):
             raise ValueError(f"--stage {arguments.stage} is out of range; allowed: 0 to {stages - 1}")
         return cls(text, name_of(arguments.file, text), model, model.body.chunk_networks[arguments.stage])
 
+    def part(self, name: str) -> nn.Module | None:
+        """A part of the compressor, where it has it."""
+        return getattr(getattr(self.network, "compressor", None), name, None)
+
     @property
     def tokens(self) -> Tensor:
         """``(1, length)``."""
@@ -173,6 +195,24 @@ class Read(NamedTuple):
         """Those of the text."""
         with torch.no_grad():
             return self.model.encode(self.tokens)
+
+    def bands(self) -> Bands:
+        """Those of its chunks.
+
+        Raises:
+            ValueError: a compressor without a transform.
+        """
+        transform = self.part("transform")
+        if transform is None:
+            compressor = type(getattr(self.network, "compressor", None)).__name__
+            raise ValueError(f"{compressor} has no transform, and so no bands; allowed: compressors with one")
+        found: list[Bands] = []
+        hook = transform.register_forward_hook(lambda module, given, made: found.append(made))
+        try:
+            self.codes()
+        finally:
+            hook.remove()
+        return found[0]
 
 
 def run_folder(checkpoint: str) -> Path:
