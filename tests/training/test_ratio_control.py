@@ -102,6 +102,6 @@ def test_the_benchmark_mixes_one_sentence_into_every_other_chunk():
     tokens = torch.arange(256).repeat(2, 2)
     out = ratio_benchmark.mixed(tokens)
     chunk = ratio_benchmark.CHUNK
-    assert len(ratio_benchmark.SENTENCE) == chunk
+    assert 2 * len(ratio_benchmark.SENTENCE) == chunk
     assert torch.equal(out[:, chunk : 2 * chunk], tokens[:, chunk : 2 * chunk])
-    assert bytes(out[1, 2 * chunk : 3 * chunk].tolist()) == ratio_benchmark.SENTENCE
+    assert bytes(out[1, 2 * chunk : 3 * chunk].tolist()) == 2 * ratio_benchmark.SENTENCE

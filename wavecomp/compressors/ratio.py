@@ -23,8 +23,9 @@ class RatioController(nn.Module):
 
     The error is linear in the codes, so where it keeps to zero on average the target is met, sum over sum, even where
     the ratio jumps as the threshold moves. Small errors, which are mostly those of a batch, move it less than their
-    share of a large one. In evaluation the threshold is its mean over about the last fifth of the updates, without the
-    jitter of single batches. ``forward`` of a network reads the threshold and never moves it;
+    share of a large one. In evaluation the threshold is its mean over about the last twentieth of the updates: without
+    the jitter of single batches, and not far behind where the model's drift has taken it, which counts, since a ratio
+    may move by several times what its threshold does. ``forward`` of a network reads the threshold and never moves it;
     :meth:`update` is called after the optimiser's step with the counts of all ranks. The state is in the checkpoint.
 
     Args:
@@ -88,7 +89,7 @@ class RatioController(nn.Module):
         self.total.add_(self.integral * (0.25 + error.abs()) * error)
         self.last.copy_(math.log(self.start) + self.momentum + self.total)
         self.updates.add_(1)
-        self.average.lerp_(self.last, 5 / (self.updates + 4))
+        self.average.lerp_(self.last, 20 / (self.updates + 19))
 
     @torch.no_grad()
     def set_threshold(self, threshold: float) -> None:
