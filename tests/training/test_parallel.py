@@ -468,7 +468,7 @@ def wait_for(condition):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "lost, how, error",
-    [(0, signal.SIGKILL, "Connection (closed|reset) by peer"), (1, signal.SIGSTOP, "[Tt]imed out")],
+    [(0, signal.SIGKILL, "Connection (closed|reset) by peer"), (1, signal.SIGSTOP, "[Tt]imed out|timeout caused")],
     ids=["dies", "hangs"],
 )
 def test_a_lost_rank_ends_the_job_and_training_resumes(lost, how, error, ranks, tmp_path):
