@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +24,16 @@ def check_number(name: str, value: int, count: int) -> None:
     """Raise ``ValueError`` unless ``value`` is one of 0 to ``count - 1``."""
     if not 0 <= value < count:
         raise ValueError(f"{name}={value} is out of range; allowed: {f'0 to {count - 1}' if count else 'none'}")
+
+
+def check_runs(runs: Sequence[Mapping[str, Any]], needed: Sequence[str]) -> None:
+    """Raise ``ValueError`` where there are no records, or one lacks a key."""
+    if not runs:
+        raise ValueError("runs=[] is empty; give at least one record")
+    for place, run in enumerate(runs):
+        missing = [key for key in needed if key not in run]
+        if missing:
+            raise ValueError(f"runs[{place}] lacks {missing}; allowed: records with {list(needed)}")
 
 
 def array(tensor: Tensor) -> np.ndarray:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
-from wavecomp.plots.style import COLOURS, MARKERS, axes_or_new, describe
+from wavecomp.plots.arguments import check_runs
+from wavecomp.plots.style import axes_or_new, describe, line
 
 Run = Mapping[str, Any]
 
@@ -30,7 +31,7 @@ def plot_bits(runs: Sequence[Run], *, by: str = "compressor", ax: Axes | None = 
         >>> [label.get_text() for label in ax.get_yticklabels()]
         ['mean', 'haar']
     """
-    _check(runs, ("bits", by))
+    check_runs(runs, ("bits", by))
     ratios = sorted({run["asked"] for run in runs if "asked" in run})
     groups: dict[str, dict[Any, list[float]]] = {}
     for run in runs:
@@ -73,7 +74,7 @@ def plot_ratio_error(runs: Sequence[Run], *, key: str = "trained", bound: float 
         >>> [round(float(off), 1) for off in ax.lines[0].get_ydata()]
         [2.5]
     """
-    _check(runs, ("compressor", "asked", key))
+    check_runs(runs, ("compressor", "asked", key))
     ax = axes_or_new(ax, height=3.0)
     ax.axhspan(-100 * bound, 100 * bound, color="0.9")
     names = list(dict.fromkeys(run["compressor"] for run in runs))
@@ -89,25 +90,10 @@ def plot_ratio_error(runs: Sequence[Run], *, key: str = "trained", bound: float 
     ax.xaxis.set_major_locator(FixedLocator(asked))
     ax.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.legend(fontsize="x-small")
     describe(ax, title=f"Ratio, {key}", x="ratio asked for, tokens per code", y="off by, %")
     return ax
 
 
 def _look(place: int) -> dict[str, Any]:
-    return {
-        "color": COLOURS[place % len(COLOURS)],
-        "marker": MARKERS[place % len(MARKERS)],
-        "markersize": 4,
-        "linestyle": "",
-    }
-
-
-def _check(runs: Sequence[Run], needed: Sequence[str]) -> None:
-    if not runs:
-        raise ValueError("runs=[] is empty; give at least one record")
-    for place, run in enumerate(runs):
-        missing = [name for name in needed if name not in run]
-        if missing:
-            raise ValueError(f"runs[{place}] lacks {missing}; allowed: records with {list(needed)}")
+    return line(place) | {"linestyle": ""}

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
+from wavecomp.plots.arguments import check_runs
 from wavecomp.plots.style import COLOURS, axes_or_new, describe, line, new_figure
 
 NEEDED = ("compressor", "codes_per_byte", "bits_per_byte", "seed")
@@ -117,13 +118,9 @@ def plot_training(metrics_csv: str | Path, *, target_ratio: float | None = None)
 
 def _grouped(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[Any, dict[Any, tuple[float, float]]]]:
     """Compressor -> what was asked for -> seed -> codes and bits per byte."""
-    if not runs:
-        raise ValueError("runs=[] is empty; give at least one record")
+    check_runs(runs, NEEDED)
     found: dict[str, dict[Any, dict[Any, tuple[float, float]]]] = {}
     for place, run in enumerate(runs):
-        missing = [key for key in NEEDED if key not in run]
-        if missing:
-            raise ValueError(f"runs[{place}] lacks {missing}; allowed: records with {list(NEEDED)}")
         for key in ("codes_per_byte", "bits_per_byte"):
             if not isinstance(run[key], Real) or not 0 <= run[key] < math.inf:
                 raise ValueError(f"runs[{place}] has {key}={run[key]!r}; allowed: numbers from 0 on")
