@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import wavecomp as wc
-from wavecomp.benchmarks import measure
+from wavecomp.benchmarks import makers, measure
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.models import quickstart, random_bytes, step_of
 from wavecomp.benchmarks.tables import markdown, span
@@ -72,34 +72,14 @@ def models() -> dict[str, wc.ChunkReduceLM]:
     own, chunk_length = plain.compressor, plain.chunk_length
     plain.compressor = Stride(own)
     level, ratio = own.transform.level, chunk_length // own.pruner.count
-    dim, encoding = own.detail_channel.dim, own.encoding
-
-    def channel(level: int, width: int | None = None) -> wc.DetailChannel:
-        return wc.DetailChannel(dim=dim, level=level, width=width)
-
-    def wavelet(transform: wc.DWT1d, pruner: wc.Pruner, width: int | None = None) -> wc.Compressor:
-        return wc.WaveletCompressor(
-            transform=transform, pruner=pruner, detail_channel=channel(transform.level, width), encoding=encoding
-        )
-
-    deep = wc.DWT1d("haar", level=chunk_length.bit_length() - 1)
+    dim, deep = own.detail_channel.dim, chunk_length.bit_length() - 1
+    lattice = wc.DWT1d(wc.OrthogonalFilterBank("db4"), level=level)
     others = {
-        "learned db4 lattice": wavelet(wc.DWT1d(wc.OrthogonalFilterBank("db4"), level=level), own.pruner),
-        "mean pooling": wc.MeanPoolCompressor(count=own.pruner.count, encoding=encoding),
-        "Shrinkage": wavelet(deep, wc.Shrinkage(target_ratio=ratio), dim // 4),
-        "DyadicLeaves": wc.DyadicLeaves(
-            transform=deep,
-            target_ratio=ratio,
-            dim=dim,
-            detail_channel=channel(deep.level, dim // 4),
-            encoding=encoding,
-        ),
-        "PartialSynthesis": wc.PartialSynthesis(
-            transform=wc.DWT1d("haar", level=level + 1),
-            target_ratio=ratio,
-            detail_channel=channel(level + 1),
-            encoding=encoding,
-        ),
+        "learned db4 lattice": makers.wavelet(lattice, own.pruner, dim=dim),
+        "mean pooling": wc.MeanPoolCompressor(count=own.pruner.count, encoding=own.encoding),
+        "Shrinkage": makers.shrinkage(ratio, dim=dim, level=deep, width=dim // 4),
+        "DyadicLeaves": makers.leaves(ratio, dim=dim, level=deep, width=dim // 4),
+        "PartialSynthesis": makers.partial_synthesis(ratio, dim=dim, level=level + 1),
     }
     for name, compressor in others.items():
         found[name] = quickstart()

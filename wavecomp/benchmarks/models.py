@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import wavecomp as wc
+from wavecomp.benchmarks import makers
 from wavecomp.files import build
 from wavecomp.files.recipes import recipe_folder
 from wavecomp.networks.attention import head_angles, join_heads, split_heads
@@ -27,14 +28,10 @@ def two_stages() -> wc.ChunkReduceLM:
     """The same with a second stage: a quarter of the codes for what lies further back than 256 tokens."""
     model: Any = quickstart()
     dim = model.decoder.dim
-    compressor = wc.WaveletCompressor(
-        transform=wc.DWT1d("haar", level=2),
-        pruner=wc.KeepLowpass(8),
-        detail_channel=wc.DetailChannel(dim=dim, level=2),
-        encoding=wc.PositionFrequencyEncoding(dim),
-    )
     second = wc.ChunkNetwork(
-        chunk_length=32, encoder=wc.TransformerEncoder(dim=dim, heads=4, layers=1), compressor=compressor
+        chunk_length=32,
+        encoder=wc.TransformerEncoder(dim=dim, heads=4, layers=1),
+        compressor=makers.wavelet(wc.DWT1d("haar", level=2), wc.KeepLowpass(8), dim=dim),
     )
     model.body = wc.ChunkReduce(
         chunk_networks=[*model.body.chunk_networks, second], reduce_network=model.body.reduce_network

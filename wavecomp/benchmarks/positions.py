@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import wavecomp as wc
-from wavecomp.benchmarks import grid, tasks
+from wavecomp.benchmarks import grid, makers, tasks
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.tables import markdown, mean_and_spread
 from wavecomp.benchmarks.tasks import CHUNK, DIM
@@ -82,11 +82,8 @@ def _member(task: str, name: str, seed: int, steps: int, source: str | None) -> 
 
 
 def _compressor(name: str) -> wc.Compressor:
-    return wc.WaveletCompressor(
-        transform=wc.DWT1d("haar", level=LEVEL),
-        pruner=wc.KeepLowpass(CHUNK // RATIO),
-        detail_channel=wc.DetailChannel(dim=DIM, level=LEVEL),
-        encoding=ENCODINGS[name](),
+    return makers.wavelet(
+        wc.DWT1d("haar", level=LEVEL), wc.KeepLowpass(CHUNK // RATIO), dim=DIM, encoding=ENCODINGS[name]()
     )
 
 

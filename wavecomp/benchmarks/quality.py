@@ -14,13 +14,15 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import wavecomp as wc
-from wavecomp.benchmarks import grid, measure, pictures, tasks
+from wavecomp.benchmarks import grid, makers, measure, pictures, tasks
+from wavecomp.benchmarks.makers import Maker
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.models import WindowModel, random_bytes, step_of
 from wavecomp.benchmarks.tables import bits_by_task, markdown, mean_and_spread, span
-from wavecomp.benchmarks.tasks import CHUNK, DIM, HEADS, Maker
+from wavecomp.benchmarks.tasks import CHUNK, DIM, HEADS
 from wavecomp.report.figure import Drawing
 
 RATIOS, SEEDS = (4, 8, 16), 3
@@ -75,41 +77,17 @@ def compressors(ratio: int) -> dict[str, Maker]:
     count, fixed, deep = CHUNK // ratio, int(math.log2(ratio)), int(math.log2(CHUNK))
     narrow = DIM // 4  # for about as many parameters under deep trees as under those of one code
 
-    def wavelet(
-        level: int, pruner: wc.Pruner, *, channel: bool = True, width: int | None = None
-    ) -> wc.WaveletCompressor:
-        return wc.WaveletCompressor(
-            transform=wc.DWT1d("haar", level=level),
-            pruner=pruner,
-            detail_channel=wc.DetailChannel(dim=DIM, level=level, width=width) if channel else None,
-            encoding=wc.PositionFrequencyEncoding(DIM),
-        )
-
-    def leaves() -> wc.Compressor:
-        return wc.DyadicLeaves(
-            transform=wc.DWT1d("haar", level=deep),
-            target_ratio=ratio,
-            dim=DIM,
-            detail_channel=wc.DetailChannel(dim=DIM, level=deep, width=narrow),
-            encoding=wc.PositionFrequencyEncoding(DIM),
-        )
-
-    def partial() -> wc.Compressor:
-        return wc.PartialSynthesis(
-            transform=wc.DWT1d("haar", level=fixed + 1),  # once more coarse than on average, and anything finer
-            target_ratio=ratio,
-            detail_channel=wc.DetailChannel(dim=DIM, level=fixed + 1),
-            encoding=wc.PositionFrequencyEncoding(DIM),
-        )
+    def wavelet(pruner: wc.Pruner, *, level: int = fixed, **more: Any) -> Maker:
+        return lambda: makers.wavelet(wc.DWT1d("haar", level=level), pruner, dim=DIM, **more)
 
     def marked(kind: type, **more: int) -> Maker:
         return lambda: kind(**more, encoding=wc.PositionFrequencyEncoding(DIM))
 
-    makers: dict[str, Maker] = {
-        OURS: lambda: wavelet(fixed, wc.KeepLowpass(count)),
-        "lowpass": lambda: wavelet(fixed, wc.KeepLowpass(count), channel=False),
-        "partial+channel": partial,
-        "leaves+channel": leaves,
+    found: dict[str, Maker] = {
+        OURS: wavelet(wc.KeepLowpass(count)),
+        "lowpass": wavelet(wc.KeepLowpass(count), channel=False),
+        # once more coarse than on average, and anything finer
+        "partial+channel": lambda: makers.partial_synthesis(ratio, dim=DIM, level=fixed + 1),
         "mean": marked(wc.MeanPoolCompressor, count=count),
         "max": marked(wc.MaxPoolCompressor, count=count),
         "strided": marked(wc.StridedConvCompressor, dim=DIM, count=count, chunk_length=CHUNK),
@@ -120,12 +98,11 @@ def compressors(ratio: int) -> dict[str, Maker]:
         "all": marked(wc.NoCompression),
     }
     if count >= 4:  # the approximation, always kept, is at most a quarter
-        makers["top-k+channel"] = lambda: wavelet(deep, wc.TopK(count), width=narrow)
-        makers["random-k+channel"] = lambda: wavelet(deep, wc.RandomK(count), width=narrow)
-        makers["shrinkage+channel"] = lambda: wavelet(deep, wc.Shrinkage(target_ratio=ratio), width=narrow)
-    else:
-        del makers["leaves+channel"]
-    return makers
+        found["leaves+channel"] = lambda: makers.leaves(ratio, dim=DIM, level=deep, width=narrow)
+        found["shrinkage+channel"] = lambda: makers.shrinkage(ratio, dim=DIM, level=deep, width=narrow)
+        found["top-k+channel"] = wavelet(wc.TopK(count), level=deep, width=narrow)
+        found["random-k+channel"] = wavelet(wc.RandomK(count), level=deep, width=narrow)
+    return found
 
 
 def window_model() -> WindowModel:

@@ -13,12 +13,13 @@ import functools
 import itertools
 import statistics
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import wavecomp as wc
-from wavecomp.benchmarks import grid, pictures
+from wavecomp.benchmarks import grid, makers, pictures
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.tables import markdown, mean_and_spread
 from wavecomp.report.figure import Drawing
@@ -31,36 +32,13 @@ TARGETS = (2.0, 4.0, 8.0, 16.0, 32.0)
 VALIDATION = 320  # rows: all of the validation share of a few megabytes, since the ratio of single rows differs much
 SENTENCE = b"The same sentence stands here again, and it says nothing new.  \n"  # twice in a chunk
 PRICED = "Shrinkage-price"  # where half of the text says nothing
+SIZE: dict[str, Any] = {"dim": DIM, "level": LEVEL, "width": DIM // 8}
 COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
-    "Shrinkage": lambda ratio: _shrinkage(ratio, 0.0),
-    PRICED: lambda ratio: _shrinkage(ratio, 0.05),
-    "DyadicLeaves": lambda ratio: wc.DyadicLeaves(
-        transform=wc.DWT1d("haar", level=LEVEL),
-        target_ratio=ratio,
-        dim=DIM,
-        detail_channel=_channel(),
-        encoding=wc.PositionFrequencyEncoding(DIM),
-    ),
-    "PartialSynthesis": lambda ratio: wc.PartialSynthesis(
-        transform=wc.DWT1d("haar", level=LEVEL),
-        target_ratio=ratio,
-        detail_channel=_channel(),
-        encoding=wc.PositionFrequencyEncoding(DIM),
-    ),
+    "Shrinkage": functools.partial(makers.shrinkage, **SIZE),
+    PRICED: functools.partial(makers.shrinkage, price=0.05, **SIZE),
+    "DyadicLeaves": functools.partial(makers.leaves, **SIZE),
+    "PartialSynthesis": functools.partial(makers.partial_synthesis, **SIZE),
 }
-
-
-def _shrinkage(ratio: float, price: float) -> wc.Compressor:
-    return wc.WaveletCompressor(
-        transform=wc.DWT1d("haar", level=LEVEL),
-        pruner=wc.Shrinkage(target_ratio=ratio, price=price),
-        detail_channel=_channel(),
-        encoding=wc.PositionFrequencyEncoding(DIM),
-    )
-
-
-def _channel() -> wc.DetailChannel:
-    return wc.DetailChannel(dim=DIM, level=LEVEL, width=DIM // 8)
 
 
 def members(options: Options) -> dict[str, grid.Member]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import wavecomp as wc
-from wavecomp.benchmarks import measure
+from wavecomp.benchmarks import makers, measure
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.models import FlatModel, WindowModel, random_bytes, step_of
 from wavecomp.benchmarks.tables import markdown
@@ -114,12 +114,7 @@ def models_on(device: torch.device) -> dict[str, Callable[[], nn.Module]]:
     backend: Backend = "flex" if device.type == "cuda" else "sdpa"
 
     def wavelet() -> nn.Module:
-        compressor = wc.WaveletCompressor(
-            transform=wc.DWT1d("haar", level=LEVEL),
-            pruner=wc.KeepLowpass(COUNT),
-            detail_channel=wc.DetailChannel(dim=DIM, level=LEVEL),
-            encoding=wc.PositionFrequencyEncoding(DIM),
-        )
+        compressor = makers.wavelet(wc.DWT1d("haar", level=LEVEL), wc.KeepLowpass(COUNT), dim=DIM)
         return _hierarchy(compressor, wc.TransformerEncoder(dim=DIM, heads=HEADS, layers=2), backend)
 
     def mean() -> nn.Module:

@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 import wavecomp as wc
+from wavecomp.benchmarks.makers import Maker
 from wavecomp.benchmarks.measure import Run
 from wavecomp.training import (
     AutoencoderModule,
@@ -33,7 +34,6 @@ DIM, CHUNK, HEADS = 64, 32, 4
 ROWS, LEARNING_RATE = 8, 2e-3  # copying takes steps more than it takes rows
 TEXT_LENGTH = 1024
 KEYS, RECALL_LENGTH = 6, 160
-Maker = Callable[[], wc.Compressor]
 
 
 def trained(

@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import wavecomp as wc
-from wavecomp.benchmarks import grid, pictures, tasks
+from wavecomp.benchmarks import grid, makers, pictures, tasks
+from wavecomp.benchmarks.makers import Maker
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.tables import bits_by_task, markdown
 from wavecomp.benchmarks.tasks import CHUNK, DIM
@@ -20,7 +22,6 @@ from wavecomp.report.figure import Drawing
 
 RATIO, SEEDS = 4, 3
 COUNT, LEVEL, DEEP = CHUNK // RATIO, 2, 4
-Maker = Callable[[], wc.WaveletCompressor]
 STEPS = {"copy": 600, "rate": 200}
 BANKS: dict[str, Callable[[], wc.FilterBank]] = {
     "haar": lambda: wc.WaveletFilterBank("haar"),
@@ -67,38 +68,30 @@ def figure(runs: Sequence[Run]) -> Drawing:
 def compressors() -> dict[str, Maker]:
     """Name to maker, at ``COUNT`` codes per chunk."""
 
+    def wavelet(transform: Callable[[], wc.ChunkTransform], pruner: wc.Pruner, *, channel: bool = False) -> Maker:
+        return lambda: makers.wavelet(transform(), pruner, dim=DIM, channel=channel)
+
     def lowpass(bank: Callable[[], wc.FilterBank], channel: bool) -> Maker:
-        return lambda: _compressor(
-            wc.DWT1d(bank(), level=LEVEL),
-            wc.KeepLowpass(COUNT),
-            wc.DetailChannel(dim=DIM, level=LEVEL) if channel else None,
-        )
+        return wavelet(lambda: wc.DWT1d(bank(), level=LEVEL), wc.KeepLowpass(COUNT), channel=channel)
 
     def loudest(transform: type[wc.DWT1d]) -> Maker:
-        return lambda: _compressor(transform("haar", level=DEEP), wc.TopK(COUNT))
+        return wavelet(lambda: transform("haar", level=DEEP), wc.TopK(COUNT))
 
     return {
         **{name: lowpass(bank, False) for name, bank in BANKS.items()},
         **{f"{name}+channel": lowpass(bank, True) for name, bank in BANKS.items()},
-        "4-band": lambda: _compressor(wc.DWT1d(wc.MBandFilterBank(RATIO), level=1), wc.KeepLowpass(COUNT)),
-        "haar-2d": lambda: _compressor(wc.DWT2d("haar", level=LEVEL), wc.KeepLowpass(COUNT)),
+        "4-band": wavelet(lambda: wc.DWT1d(wc.MBandFilterBank(RATIO), level=1), wc.KeepLowpass(COUNT)),
+        "haar-2d": wavelet(lambda: wc.DWT2d("haar", level=LEVEL), wc.KeepLowpass(COUNT)),
         "haar+top-k": loudest(wc.DWT1d),
         "packets+top-k": loudest(wc.WaveletPackets1d),
         "best-basis+top-k": loudest(wc.BestBasis1d),
     }
 
 
-def _compressor(
-    transform: wc.ChunkTransform, pruner: wc.Pruner, channel: wc.DetailChannel | None = None
-) -> wc.WaveletCompressor:
-    return wc.WaveletCompressor(
-        transform=transform, pruner=pruner, detail_channel=channel, encoding=wc.PositionFrequencyEncoding(DIM)
-    )
-
-
 def _member(task: str, name: str, seed: int, steps: int, source: str | None) -> Run:
     make = compressors()[name]
     make_model = functools.partial(tasks.model_of, task, make)
     found = tasks.trained(task, make_model, seed=seed, steps=steps, source=source)
-    learned = sum(p.numel() for p in make().transform.parameters() if p.requires_grad)
+    compressor: Any = make()
+    learned = sum(p.numel() for p in compressor.transform.parameters() if p.requires_grad)
     return {"task": task, "transform": name, "seed": seed, "steps": steps, "learned": learned} | found

@@ -1,0 +1,62 @@
+"""Compressors that several benchmarks measure: wavelets with their detail channel, fixed and adaptive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+import wavecomp as wc
+
+Maker = Callable[[], wc.Compressor]
+
+
+def wavelet(
+    transform: wc.ChunkTransform,
+    pruner: wc.Pruner,
+    *,
+    dim: int,
+    width: int | None = None,
+    channel: bool = True,
+    encoding: nn.Module | None = None,
+) -> wc.WaveletCompressor:
+    """Coefficients that a pruner keeps, marked with position and frequency.
+
+    Args:
+        dim, width: of the detail channel.
+        channel: whether there is one.
+        encoding: the additive one unless given.
+    """
+    return wc.WaveletCompressor(
+        transform=transform,
+        pruner=pruner,
+        detail_channel=wc.DetailChannel(dim=dim, level=transform.level, width=width) if channel else None,
+        encoding=wc.PositionFrequencyEncoding(dim) if encoding is None else encoding,
+    )
+
+
+def shrinkage(ratio: float, *, dim: int, level: int, width: int | None = None, price: float = 0.0) -> wc.Compressor:
+    """See :func:`wavelet`; the price is the pruner's."""
+    pruner = wc.Shrinkage(target_ratio=ratio, price=price)
+    return wavelet(wc.DWT1d("haar", level=level), pruner, dim=dim, width=width)
+
+
+def leaves(ratio: float, *, dim: int, level: int, width: int | None = None) -> wc.Compressor:
+    """See :func:`wavelet`."""
+    return wc.DyadicLeaves(
+        transform=wc.DWT1d("haar", level=level),
+        target_ratio=ratio,
+        dim=dim,
+        detail_channel=wc.DetailChannel(dim=dim, level=level, width=width),
+        encoding=wc.PositionFrequencyEncoding(dim),
+    )
+
+
+def partial_synthesis(ratio: float, *, dim: int, level: int, width: int | None = None) -> wc.Compressor:
+    """See :func:`wavelet`."""
+    return wc.PartialSynthesis(
+        transform=wc.DWT1d("haar", level=level),
+        target_ratio=ratio,
+        detail_channel=wc.DetailChannel(dim=dim, level=level, width=width),
+        encoding=wc.PositionFrequencyEncoding(dim),
+    )
