@@ -328,6 +328,9 @@ def test_help_needs_no_recipe(capsys):
     assert "usage: wavecomp" in capsys.readouterr().out
 
 
-def test_console_script_is_installed():
-    out = subprocess.run([Path(sys.executable).parent / "wavecomp", "ls"], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(
+    "command", [[str(Path(sys.executable).parent / "wavecomp")], [sys.executable, "-m", "wavecomp"]]
+)
+def test_it_is_installed_as_a_script_and_as_a_module(command):
+    out = subprocess.run([*command, "ls"], capture_output=True, text=True, check=True)
     assert "quickstart" in out.stdout

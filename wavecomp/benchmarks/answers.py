@@ -23,7 +23,7 @@ from wavecomp.training.data import by_count, effective_length, passkey_match, pr
 from wavecomp.training.data.ruler import TASKS
 from wavecomp.training.data.tasks import VALIDATION
 
-PASSKEY = {8_192: 32, 65_536: 16, 1_048_576: 4}  # samples by length, in bytes
+PASSKEY = {8_192: 34, 65_536: 34, 1_048_576: 4}  # samples by length, in bytes, at each depth
 DEPTHS = {"start": 0.0, "middle": 0.5, "end": 1.0}
 SORT = {4_000: 100, 8_000: 100, 16_000: 100}  # symbols
 RULER = {4_096: 16, 8_192: 16, 16_384: 16, 65_536: 8}
