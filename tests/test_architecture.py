@@ -27,6 +27,7 @@ FLOORS = [
     "benchmarks",
     "commands",
     "cli",
+    "__main__",
 ]
 ONLY_IN = {
     "lightning": {"training", "cli"},
