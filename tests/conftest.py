@@ -3,6 +3,8 @@ import os
 import pytest
 import torch
 
+from wavecomp.allocator import keep_freed_memory
+
 
 def pytest_configure(config):
     """The workers share out the cores, and so do the processes that they start."""
@@ -10,6 +12,7 @@ def pytest_configure(config):
     threads = max(1, (os.cpu_count() or 1) // workers)
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    keep_freed_memory()
 
 
 @pytest.fixture(autouse=True)

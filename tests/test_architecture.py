@@ -10,6 +10,7 @@ import wavecomp
 ROOT = Path(wavecomp.__file__).parent
 # a room may import from itself and from the rooms before it
 FLOORS = [
+    "allocator",
     "compiling",
     "modules",
     "records",

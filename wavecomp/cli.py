@@ -22,6 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 import wavecomp as wc
+from wavecomp.allocator import keep_freed_memory
 from wavecomp.files import CONFIG, read_checkpoint
 from wavecomp.files.recipes import recipes
 from wavecomp.training import BytesPerSecond, CompressionModule, LastCheckpoint, SafeStop, SaveCodes
@@ -53,6 +54,7 @@ COMMANDS = ("generate", "compress", "inspect", "report", "plot", "bench", "docto
 def main(args: list[str] | None = None) -> None:
     """Entry point of the console script."""
     args = sys.argv[1:] if args is None else args
+    keep_freed_memory()
     try:
         match args:
             case [] | ["-h" | "--help"]:

@@ -10,6 +10,7 @@ import importlib
 import sys
 from pathlib import Path
 
+from wavecomp.allocator import keep_freed_memory
 from wavecomp.benchmarks import grid, measure, readme, results
 from wavecomp.report.figure import write_figure
 
@@ -57,6 +58,7 @@ def run(given: argparse.Namespace) -> None:
         collect=given.collect,
         checkpoint=tuple(given.checkpoint),
     )
+    keep_freed_memory()
     module = importlib.import_module(f"wavecomp.benchmarks.{given.name}")
     output = given.output or Path(f"{given.name}.json")
     if hasattr(module, "members"):

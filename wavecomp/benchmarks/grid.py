@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from wavecomp.allocator import keep_freed_memory
 from wavecomp.benchmarks import results
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.report.output import write_whole
@@ -57,9 +58,14 @@ def _run_all(missing: Mapping[Path, Member], jobs: int) -> None:
         return
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(jobs, context, _prepare, (threads,)) as pool:
         for future in [pool.submit(_run, path, member, commit) for path, member in missing.items()]:
             future.result()
+
+
+def _prepare(threads: int) -> None:
+    torch.set_num_threads(threads)
+    keep_freed_memory()
 
 
 def _run(path: Path, member: Member, commit: str) -> None:

@@ -6,7 +6,6 @@ import ctypes
 import gc
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -77,22 +76,6 @@ def peak_memory(function: Callable[[], object]) -> int:
     before = _status("VmRSS")
     function()
     return _status("VmHWM") - before
-
-
-def keep_freed_memory(keep: bool) -> None:
-    """Have glibc keep all that is freed, as torch does on a GPU, or give back at once whatever is large.
-
-    To give back makes the peak of memory what is held at once, but a block that is taken anew costs a fault per page:
-    a third of the time of a step at 65,536 bytes. Unless told, glibc does so with blocks above 32 MiB.
-    """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        threshold, count, trim = -3, -4, -1  # M_MMAP_THRESHOLD, M_MMAP_MAX, M_TRIM_THRESHOLD
-        libc.mallopt(threshold, 2**16)
-        libc.mallopt(count, 0 if keep else 2**16)
-        libc.mallopt(trim, -1 if keep else 2**17)
-        if not keep:
-            libc.malloc_trim(0)
 
 
 def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import wavecomp as wc
+from wavecomp.allocator import keep_freed_memory
 from wavecomp.benchmarks import makers, measure
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.models import FlatModel, WindowModel, random_bytes, step_of
@@ -34,7 +35,7 @@ LIMIT, ONCE = 1800.0, 240.0  # seconds: what would take longer is not run, what 
 def run(options: Options) -> list[Run]:
     """One record per model and context: seconds of each repetition and the peak of memory, or why it was not run."""
     device = measure.device()
-    measure.keep_freed_memory(False)
+    keep_freed_memory(False)
     lengths, bytes_per_step = ([256, 512], 512) if options.small else ([2**11, 2**12, 2**14, 2**16], 2**14)
     if device.type == "cuda" and not options.small:
         lengths += [2**18, 2**20]
@@ -54,10 +55,9 @@ def run(options: Options) -> list[Run]:
             if known is entry and entry["seconds"][0] <= ONCE:
                 calls[str(len(runs))] = call
             runs.append(entry)
-    measure.keep_freed_memory(True)
+    keep_freed_memory()
     for index, seconds in measure.interleaved(calls, options.repeats).items():
         runs[int(index)]["seconds"] = seconds
-    measure.keep_freed_memory(False)
     return runs
 
 
