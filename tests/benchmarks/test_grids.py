@@ -85,7 +85,7 @@ def test_the_command_says_how_large_a_grid_is_that_is_there_in_part(tmp_path, mo
 
 
 def test_members_keep_as_many_codes_as_they_are_compared_at():
-    for target in quality.RATIOS:
+    for target in (4, 8, 16):
         makers = quality.compressors(target)
         assert len(makers) > 8
         for name, make in makers.items():
@@ -109,9 +109,16 @@ def test_transforms_keep_as_many_codes_and_only_those_called_learned_learn():
 
 def test_names_of_members_stay_what_they_were():
     names = quality.members(Options()).keys()
-    assert {"copy-4-0-lowpass+channel", "text-16-2-mean", "rate-8-1-partial+channel", "recall-8-0-none"} <= names
-    assert "text-8-0-window" in names and "copy-16-0-map-reduce" in names and "text-4-0-window" not in names
+    assert {"copy-4-0-lowpass+channel", "text-4-2-mean", "rate-8-1-partial+channel", "recall-8-0-none"} <= names
+    assert "text-8-0-window" in names and "copy-8-0-map-reduce" in names and "text-4-0-window" not in names
     assert {"text-8-0-Shrinkage", "mixed-8-2-DyadicLeaves"} <= ratio.members(Options(source="any")).keys()
+
+
+def test_what_leads_is_tried_at_every_ratio_and_the_rest_at_one():
+    names = quality.members(Options()).keys()
+    assert set(quality.LEADING) <= quality.compressors(8).keys()
+    assert {"copy-16-2-strided", "recall-4-0-random-k+channel", "copy-8-0-latents"} <= names
+    assert not {"copy-16-2-latents", "copy-4-0-map-reduce"} & names
 
 
 def test_map_reduce_has_as_many_blocks_and_no_code_reads_another():
@@ -126,7 +133,7 @@ def test_map_reduce_has_as_many_blocks_and_no_code_reads_another():
 
 
 def test_the_window_has_as_many_parameters_as_ours_and_no_codes():
-    ours = tasks.model_of("text", quality.compressors(quality.WINDOW_RATIO)[quality.OURS])
+    ours = tasks.model_of("text", quality.compressors(quality.EVERYTHING_AT)[quality.OURS])
     window = quality.window_model()
     assert tasks.parameters(window) == pytest.approx(tasks.parameters(ours), rel=0.02)
     tokens = torch.randint(256, (1, 200))

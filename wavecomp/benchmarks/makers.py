@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -41,20 +43,20 @@ def shrinkage(ratio: float, *, dim: int, level: int, width: int | None = None, p
     return wavelet(wc.DWT1d("haar", level=level), pruner, dim=dim, width=width)
 
 
-def leaves(ratio: float, *, dim: int, level: int, width: int | None = None) -> wc.Compressor:
+def leaves(ratio: float, *, dim: int, **size: Any) -> wc.Compressor:
     """See :func:`wavelet`."""
-    return wc.DyadicLeaves(
-        transform=wc.DWT1d("haar", level=level),
-        target_ratio=ratio,
-        dim=dim,
-        detail_channel=wc.DetailChannel(dim=dim, level=level, width=width),
-        encoding=wc.PositionFrequencyEncoding(dim),
-    )
+    return _at_learned_levels(functools.partial(wc.DyadicLeaves, dim=dim), ratio, dim=dim, **size)
 
 
-def partial_synthesis(ratio: float, *, dim: int, level: int, width: int | None = None) -> wc.Compressor:
+def partial_synthesis(ratio: float, **size: Any) -> wc.Compressor:
     """See :func:`wavelet`."""
-    return wc.PartialSynthesis(
+    return _at_learned_levels(wc.PartialSynthesis, ratio, **size)
+
+
+def _at_learned_levels(
+    kind: Callable[..., wc.Compressor], ratio: float, *, dim: int, level: int, width: int | None = None
+) -> wc.Compressor:
+    return kind(
         transform=wc.DWT1d("haar", level=level),
         target_ratio=ratio,
         detail_channel=wc.DetailChannel(dim=dim, level=level, width=width),
