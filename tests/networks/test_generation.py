@@ -24,11 +24,11 @@ def model(lengths=(16,), compressor=zoo.leaves, *, reduce_network=None, support_
             )
             for length, one in zip(lengths, compressors)
         ],
-        reduce_network=reduce_network or wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=2, window=12),
+        reduce_network=reduce_network or wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=2, window=12, base=50.0),
         **settings,
     )
     decoder = wc.LocalDecoder(
-        dim=zoo.DIM, heads=2, layers=3, window=7, memory_layers=[0, 2], period=16, support_bias=support_bias
+        dim=zoo.DIM, heads=2, layers=3, window=7, memory_layers=[0, 2], period=16, support_bias=support_bias, base=50.0
     )
     language_model = wc.ChunkReduceLM(
         embedding=nn.Embedding(256, zoo.DIM), body=body, decoder=decoder, head=nn.Linear(zoo.DIM, 256)

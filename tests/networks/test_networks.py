@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import zoo
@@ -109,6 +111,16 @@ def test_empty_prompts_and_sampling():
     assert (logits > chosen).sum(-1).max() < 3
 
 
+def test_what_lies_periods_away_looks_the_same_with_a_base_that_makes_them_short():
+    # angles of 2 of 4 channels a head: one period, of 2 pi, whatever the base; of 4 of 8 a second one, by the base
+    decoder = wc.LocalDecoder(dim=16, heads=2, layers=1, window=4, base=(100 / math.tau) ** 2)
+    near, far = decoder.angles(torch.tensor([7])), decoder.angles(torch.tensor([100_007]))
+    torch.testing.assert_close(far.cos[..., 1], near.cos[..., 1])
+    torch.testing.assert_close(far.sin[..., 1], near.sin[..., 1])
+    wide = wc.LocalDecoder(dim=16, heads=2, layers=1, window=4)
+    assert not torch.allclose(wide.angles(torch.tensor([100_007])).cos, far.cos, atol=0.1)
+
+
 def test_saved_codes_stand_in_for_the_past():
     model = zoo.language_model()
     tokens = torch.randint(256, (2, 50))
@@ -144,6 +156,8 @@ def test_saved_codes_stand_in_for_the_past():
         (lambda: wc.ReduceNetwork(dim=8, heads=2, layers=1, causal=False), "window=512 looks back only"),
         (lambda: wc.ChunkReduce(chunk_networks=[], reduce_network=nn.Identity()), "chunk_networks=.. is empty"),
         (lambda: wc.LocalDecoder(dim=8, heads=2, layers=1, window=0), "window=0 is too small"),
+        (lambda: wc.LocalDecoder(dim=8, heads=2, layers=1, window=4, base=1.0), "base=1.0 is out of range"),
+        (lambda: wc.ReduceNetwork(dim=8, heads=2, layers=1, base=0.5), "base=0.5 is out of range"),
         (lambda: wc.LocalDecoder(dim=8, heads=2, layers=2, window=4, memory_layers=[2]), r"memory_layers=\[2\]"),
         (lambda: zoo.language_model()(torch.zeros(3, dtype=torch.int64)), r"tokens has shape \(3,\)"),
         (

@@ -304,9 +304,16 @@ def check_heads(dim: int, heads: int) -> int:
     return heads
 
 
-def head_angles(position: Tensor, dim: int, heads: int) -> Rotary:
+def check_base(base: float) -> float:
+    """Raise ``ValueError`` unless the periods of angles grow with it."""
+    if base <= 1:
+        raise ValueError(f"base={base} is out of range; allowed: above 1")
+    return base
+
+
+def head_angles(position: Tensor, dim: int, heads: int, *, base: float = 10000.0) -> Rotary:
     """Angles that turn half of each head: one half compares by place, the other by content."""
-    return rotary_angles(position, dim // heads // 2)
+    return rotary_angles(position, dim // heads // 2, base=base)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wavecomp.codes import Codes
 from wavecomp.modules import Module
-from wavecomp.networks.attention import KeysValues, Memory, Window, head_angles, log_of_support, window_mask
+from wavecomp.networks.attention import KeysValues, Memory, Window, check_base, head_angles, log_of_support, window_mask
 from wavecomp.networks.flex import Backend, check_backend, memory_blocks, window_blocks
 from wavecomp.networks.transformer import ShortConvolution, TransformerBlock, run_blocks
 from wavecomp.positions import Rotary
@@ -57,12 +57,14 @@ class LocalDecoder(Module):
             chunk length, or ``None`` to leave it out.
         support_bias: whether each head learns how far a code counts as the tokens it stands for: ``scale *
             log(support)`` is added to its scores, with scales that start at 0.
+        base: of the rotary angles, whose periods are up to about 6 times as many tokens. One that is small enough for
+            all of them to be seen in training lets a model read texts that are much longer.
         backend: ``"sdpa"``, or ``"flex"`` for FlexAttention, which skips what no token reads: for long sequences on a
             GPU. Steps use the first.
         checkpoint: compute each block again for its gradients rather than remember what it computed.
 
     Raises:
-        ValueError: a window below 1, memory layers that do not exist, or an unknown backend.
+        ValueError: a window below 1, memory layers that do not exist, a base of 1 or less, or an unknown backend.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class LocalDecoder(Module):
         convolution: int = 4,
         period: int | None = None,
         support_bias: bool = False,
+        base: float = 10000.0,
         backend: Backend = "sdpa",
         checkpoint: bool = False,
     ) -> None:
@@ -98,6 +101,7 @@ class LocalDecoder(Module):
         self.window = window
         self.dim, self.heads = dim, heads
         self.support_bias = support_bias
+        self.base = check_base(base)
         self.backend = check_backend(backend)
         self.checkpoint = checkpoint
 
@@ -110,6 +114,10 @@ class LocalDecoder(Module):
     def before(self) -> int:
         """How many places before its own the convolution mixes in."""
         return self.convolution.before if isinstance(self.convolution, ShortConvolution) else 0
+
+    def angles(self, position: Tensor) -> Rotary:
+        """Of positions in tokens, as :func:`wavecomp.networks.attention.head_angles`."""
+        return head_angles(position, self.dim, self.heads, base=self.base)
 
     def forward(self, embeddings: Tensor, codes: Codes, *, start: int = 0) -> Tensor:
         """Read the tokens and what is visible of the codes.
@@ -132,12 +140,12 @@ class LocalDecoder(Module):
         x = self.convolution(x)
         make = window_blocks if self.backend == "flex" else window_mask
         window = Window(
-            rotary=head_angles(place, self.dim, self.heads),
+            rotary=self.angles(place),
             mask=make(length, window=self.window, device=embeddings.device),
         )
         memory = Memory(
             values=codes.values,
-            rotary=head_angles(codes.position, self.dim, self.heads),
+            rotary=self.angles(codes.position),
             masks=self._memory_masks(codes, start, length),
             log_support=log_of_support(codes.support) if self.support_bias else None,
         )
@@ -169,7 +177,7 @@ class LocalDecoder(Module):
         recent = torch.cat([state.recent, x], dim=1)
         x = self.convolution(recent)[:, self.before :]
         known = state.layers[0][0].shape[2] if state.layers else 0
-        rotary = head_angles(place, self.dim, self.heads)
+        rotary = self.angles(place)
         window = Window(rotary=rotary, mask=self._step_mask(place, known))
         layers = []
         blocks: list[Any] = list(self.blocks)

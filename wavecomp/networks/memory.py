@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wavecomp.codes import NEVER, Codes
-from wavecomp.networks.attention import MemoryAttention, head_angles, join_heads, log_of_support, split_heads
+from wavecomp.networks.attention import MemoryAttention, join_heads, log_of_support, split_heads
 from wavecomp.networks.decoder import LocalDecoder
 from wavecomp.positions import Rotary, rotate
 
@@ -61,7 +61,7 @@ class CodeMemory:
     """
 
     def __init__(self, decoder: LocalDecoder, batch: int) -> None:
-        self.dim, self.heads = decoder.dim, decoder.heads
+        self.dim, self.heads, self.angles = decoder.dim, decoder.heads, decoder.angles
         blocks: list[Any] = list(decoder.blocks)
         self.attentions: dict[int, MemoryAttention] = {
             layer: block.memory_attention for layer, block in enumerate(blocks) if block.memory_attention is not None
@@ -121,7 +121,7 @@ class CodeMemory:
         order = (~seen).int().argsort(dim=-1, stable=True)[:, :count]
         until, position, support = (x.gather(1, order) for x in (until, codes.position, codes.support))
         values = codes.values.gather(1, order[..., None].expand(-1, -1, self.dim))
-        rotary = head_angles(position, self.dim, self.heads)
+        rotary = self.angles(position)
         self.until.append(until)
         self.log_support.append(log_of_support(support))
         for layer, attention in self.attentions.items():

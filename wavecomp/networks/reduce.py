@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wavecomp.codes import Codes
 from wavecomp.modules import Module
-from wavecomp.networks.attention import KeysValues, Window, head_angles, log_of_support, window_mask
+from wavecomp.networks.attention import KeysValues, Window, check_base, head_angles, log_of_support, window_mask
 from wavecomp.networks.flex import Backend, check_backend, window_blocks
 from wavecomp.networks.transformer import TransformerBlock, run_blocks
 
@@ -43,12 +43,15 @@ class ReduceNetwork(Module):
         input_pooling: a module from Codes to fewer Codes that comes first, or ``None``.
         support_bias: whether each head learns how far a code counts as the tokens it stands for: ``scale *
             log(support)`` is added to its scores, with scales that start at 0.
+        base: of the rotary angles, whose periods are up to about 6 times as many tokens. One that is small enough for
+            all of them to be seen in training lets a model read texts that are much longer.
         backend: ``"sdpa"``, or ``"flex"`` for FlexAttention, which skips what no code reads: for long sequences of
             codes on a GPU. Steps use the first.
         checkpoint: compute each block again for its gradients rather than remember what it computed.
 
     Raises:
-        ValueError: a window below 1, or one that goes with codes that are not causal, or an unknown backend.
+        ValueError: a window below 1, or one that goes with codes that are not causal; a base of 1 or less; an unknown
+            backend.
 
     Example:
         >>> codes = wc.Codes.from_tokens(torch.randn(2, 10, 8))
@@ -66,6 +69,7 @@ class ReduceNetwork(Module):
         causal: bool = True,
         input_pooling: nn.Module | None = None,
         support_bias: bool = False,
+        base: float = 10000.0,
         backend: Backend = "sdpa",
         checkpoint: bool = False,
     ) -> None:
@@ -83,6 +87,7 @@ class ReduceNetwork(Module):
         self.ordered = causal
         self.dim, self.heads = dim, heads
         self.support_bias = support_bias
+        self.base = check_base(base)
         self.backend = check_backend(backend)
         self.checkpoint = checkpoint
 
@@ -107,7 +112,7 @@ class ReduceNetwork(Module):
 
     def _read(self, codes: Codes, mask: Tensor | BlockMask) -> Tensor:
         window = Window(
-            rotary=head_angles(codes.position, self.dim, self.heads),
+            rotary=head_angles(codes.position, self.dim, self.heads, base=self.base),
             mask=mask,
             log_support=log_of_support(codes.support) if self.support_bias else None,
         )
@@ -134,7 +139,7 @@ class ReduceNetwork(Module):
             state = ReduceState(0, tuple(x[:, :0] for x in further), nothing)
         known = tuple(torch.cat(pair, dim=1) for pair in zip(state.codes, further))
         window = Window(
-            rotary=head_angles(codes.position, self.dim, self.heads),
+            rotary=head_angles(codes.position, self.dim, self.heads, base=self.base),
             mask=self._step_mask(codes, state.first, *known[:3]),
             log_support=known[3] if self.support_bias else None,
         )
