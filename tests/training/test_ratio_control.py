@@ -7,7 +7,6 @@ import zoo
 from torch.utils.data import DataLoader
 
 import wavecomp as wc
-from wavecomp.benchmarks import ratio as ratio_benchmark
 from wavecomp.training import LanguageModelModule
 from wavecomp.training.data.samples import Sample, collate
 
@@ -96,12 +95,3 @@ def test_two_stages_are_controlled_by_their_own_counts():
     # the second stage counts what the first one kept, in whole slots of its own chunks
     assert statistics["chunk_networks.1.places"].sum() == statistics["chunk_networks.0.kept"].sum()
     assert statistics["chunk_networks.1.kept"].sum() == codes.mask.sum()
-
-
-def test_the_benchmark_mixes_one_sentence_into_every_other_chunk():
-    tokens = torch.arange(256).repeat(2, 2)
-    out = ratio_benchmark.mixed(tokens)
-    chunk = ratio_benchmark.CHUNK
-    assert 2 * len(ratio_benchmark.SENTENCE) == chunk
-    assert torch.equal(out[:, chunk : 2 * chunk], tokens[:, chunk : 2 * chunk])
-    assert bytes(out[1, 2 * chunk : 3 * chunk].tolist()) == 2 * ratio_benchmark.SENTENCE

@@ -21,16 +21,16 @@ from torch import Tensor, nn
 import wavecomp as wc
 from wavecomp.benchmarks import grid, makers, pictures
 from wavecomp.benchmarks.measure import Options, Run
+from wavecomp.benchmarks.mixed import MixedTextDataModule, mixed
 from wavecomp.benchmarks.tables import markdown, mean_and_spread
 from wavecomp.report.figure import Drawing
 from wavecomp.training import LanguageModelModule, TextDataModule
 from wavecomp.training.brief import seed_everything, train
-from wavecomp.training.data.samples import Batch
+from wavecomp.training.data.text import PYTHON_STDLIB
 
 DIM, CHUNK, LEVEL, LENGTH, BATCH = 64, 128, 7, 1024, 8
 TARGETS = (2.0, 4.0, 8.0, 16.0, 32.0)
 VALIDATION = 320  # rows: all of the validation share of a few megabytes, since the ratio of single rows differs much
-SENTENCE = b"The same sentence stands here again, and it says nothing new.  \n"  # twice in a chunk
 PRICED = "Shrinkage-price"  # where half of the text says nothing
 SIZE: dict[str, Any] = {"dim": DIM, "level": LEVEL, "width": DIM // 8}
 COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
@@ -82,22 +82,9 @@ def figure(runs: Sequence[Run]) -> Drawing:
     return pictures.ratio_errors(runs)
 
 
-class _Mixed(TextDataModule):
-    """Text of which every other chunk is overwritten with one sentence."""
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        return Batch(tokens=mixed(batch["tokens"]), lengths=batch["lengths"], answers=batch["answers"])
-
-
-def mixed(tokens: Tensor) -> Tensor:
-    """``(batch, length)`` with the sentence in every other chunk, the first included."""
-    sentence = torch.tensor(list(SENTENCE), device=tokens.device)
-    place = torch.arange(tokens.shape[1], device=tokens.device)
-    return torch.where(place // CHUNK % 2 == 0, sentence[place % len(SENTENCE)], tokens)
-
-
 def _text(name: str, target: float, seed: int, steps: int, source: str | None) -> Run:
-    model, batches, seen = _trained(name, target, seed, steps, TextDataModule, source, lambda tokens: tokens)
+    data = TextDataModule(**_settings(seed, source))
+    model, batches, seen = _trained(name, target, seed, steps, data, lambda tokens: tokens)
     calibrated = wc.calibrate(model, batches)
     wc.calibrate(model, batches[::2])
     return {
@@ -113,7 +100,8 @@ def _text(name: str, target: float, seed: int, steps: int, source: str | None) -
 
 
 def _mixed(name: str, target: float, seed: int, steps: int, source: str) -> Run:
-    model, batches, seen = _trained(name, target, seed, steps, _Mixed, source, mixed)
+    data = MixedTextDataModule(chunk=CHUNK, **_settings(seed, source))
+    model, batches, seen = _trained(name, target, seed, steps, data, lambda tokens: mixed(tokens, CHUNK))
     reached = wc.calibrate(model, batches)
     with torch.no_grad():
         kept = torch.cat([model.encode(tokens).statistics["chunk_networks.0.kept"] for tokens in batches]).double()
@@ -130,20 +118,21 @@ def _mixed(name: str, target: float, seed: int, steps: int, source: str) -> Run:
     }
 
 
+def _settings(seed: int, source: str | None) -> dict[str, Any]:
+    size = {"length": LENGTH, "batch_size": BATCH, "validation_samples": VALIDATION}
+    return {"source": source or PYTHON_STDLIB, "seed": seed, **size}
+
+
 def _trained(
     name: str,
     target: float,
     seed: int,
     steps: int,
-    kind: type[TextDataModule],
-    source: str | None,
+    data: TextDataModule,
     change: Callable[[Tensor], Tensor],
 ) -> tuple[wc.ChunkReduceLM, list[Tensor], list[float]]:
     """A model, the batches it is validated on, and their ratios five times in the last tenth of training."""
     seed_everything(seed)
-    data = kind(
-        source=source or "python-stdlib", length=LENGTH, batch_size=BATCH, validation_samples=VALIDATION, seed=seed
-    )
     changed = [change(batch["tokens"]) for batch in data.val_dataloader()]
     batches = [tokens for tokens in changed if tokens.shape[1] == LENGTH]
     module = LanguageModelModule(model=_model(COMPRESSORS[name](target)), learning_rate=2e-3, warmup_steps=steps // 10)

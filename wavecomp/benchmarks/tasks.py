@@ -4,6 +4,7 @@ copy      16 random symbols, then the same again, in bits per symbol of the seco
 uneven    the same, where half of the stretches are one repeated symbol
 recall    keys with values, asked for by content, in bits per digit (chance 3.32)
 rate      an autoencoder of text: bits per byte of the reconstruction
+mixed     the same, where every other chunk is one sentence
 text      a language model of text: bits per byte
 """
 
@@ -18,6 +19,7 @@ from torch import nn
 import wavecomp as wc
 from wavecomp.benchmarks.makers import Maker
 from wavecomp.benchmarks.measure import Run
+from wavecomp.benchmarks.mixed import MixedTextDataModule
 from wavecomp.training import (
     AutoencoderModule,
     CompressionModule,
@@ -33,6 +35,7 @@ from wavecomp.training.data.text import PYTHON_STDLIB
 DIM, CHUNK, HEADS = 64, 32, 4
 ROWS, LEARNING_RATE = 8, 2e-3  # copying takes steps more than it takes rows
 TEXT_LENGTH = 1024
+CODED = ("rate", "mixed")  # the tasks of an autoencoder
 KEYS, RECALL_LENGTH = 6, 160
 
 
@@ -58,7 +61,7 @@ def trained(
     seed_everything(seed)
     data = data_of(task, seed, source)
     settings: dict[str, Any] = {"warmup_steps": min(50, steps), "learning_rate": LEARNING_RATE}
-    kind: type[CompressionModule] = AutoencoderModule if task == "rate" else LanguageModelModule
+    kind: type[CompressionModule] = AutoencoderModule if task in CODED else LanguageModelModule
     module = kind(model=make(), **settings)
     found = train(module, data, steps=steps)
     more = {} if besides is None else besides(module.model.eval())
@@ -81,9 +84,10 @@ def data_of(task: str, seed: int, source: str | None) -> SampleDataModule:
         return CopyDataModule(batch_size=ROWS, seed=seed, quiet=0.5 if task == "uneven" else 0.0)
     if task == "recall":
         return RecallDataModule(keys=KEYS, length=RECALL_LENGTH, batch_size=ROWS, curriculum=9600, seed=seed)
-    return TextDataModule(
-        source=source or PYTHON_STDLIB, length=TEXT_LENGTH, batch_size=ROWS, validation_samples=128, seed=seed
-    )
+    text: dict[str, Any] = {"source": source or PYTHON_STDLIB, "length": TEXT_LENGTH, "validation_samples": 128}
+    if task == "mixed":
+        return MixedTextDataModule(chunk=CHUNK, **text, batch_size=ROWS, seed=seed)
+    return TextDataModule(**text, batch_size=ROWS, seed=seed)
 
 
 def model_of(task: str, make: Maker, *, before: int = 2, after: int = 2) -> nn.Module:
@@ -94,7 +98,7 @@ def model_of(task: str, make: Maker, *, before: int = 2, after: int = 2) -> nn.M
         after: blocks in which its codes read those before them.
     """
     compressor = make()
-    return (autoencoder if task == "rate" else language_model)(compressor, before=before, after=after)
+    return (autoencoder if task in CODED else language_model)(compressor, before=before, after=after)
 
 
 def language_model(compressor: wc.Compressor, *, before: int = 2, after: int = 2) -> wc.ChunkReduceLM:
