@@ -132,11 +132,21 @@ def test_depth_is_the_share_of_noise_before_the_line(depth):
         assert line in text_of(drawn.validation_sample(index))  # the same keys at every depth
 
 
+def depths_of(data, count):
+    gaps = [[len(part) for part in text_of(data.train_sample(i)).split("\n")] for i in range(count)]
+    return np.array([before / (before + after) for _, before, _, after, _ in gaps])
+
+
 def test_depth_is_drawn_uniformly_unless_given():
-    data = PasskeyDataModule(length=2000)
-    gaps = [[len(part) for part in text_of(data.train_sample(i)).split("\n")] for i in range(300)]
-    depths = np.array([before / (before + after) for _, before, _, after, _ in gaps])
+    depths = depths_of(PasskeyDataModule(length=2000), 300)
     assert np.histogram(depths, bins=5, range=(0, 1))[0].min() > 35
+
+
+def test_a_share_of_the_numbers_stands_at_the_ends():
+    depths = depths_of(PasskeyDataModule(length=2000, ends=0.5), 300)
+    assert all(50 < (depths == end).sum() < 100 for end in (0, 1))
+    between = depths[(depths > 0) & (depths < 1)]
+    assert np.histogram(between, bins=5, range=(0, 1))[0].min() > 15
 
 
 def test_several_passkeys_are_asked_for_in_another_order():
@@ -303,6 +313,8 @@ def test_prompts_end_before_the_first_answer():
         (lambda: PasskeyDataModule(depth=1.01), "depth=1.01 is out of range"),
         (lambda: PasskeyDataModule(depth=float("nan")), "depth=nan is out of range"),
         (lambda: PasskeyDataModule(depth=0.5, passkeys=2), "depth=0.5 places one passkey, not passkeys=2"),
+        (lambda: PasskeyDataModule(ends=1.5), "ends=1.5 is out of range; allowed: 0 to 1"),
+        (lambda: PasskeyDataModule(ends=0.5, passkeys=2), "ends=0.5 is for one passkey at any depth; allowed: 0"),
         (lambda: RulerDataModule(task="niah"), "task='niah' is unknown; allowed: niah_single_1, .*, vt, cwe, fwe"),
         (lambda: RulerDataModule(task="vt", source="x"), "source='x' is of no use to task='vt'.*; allowed: None"),
         (lambda: RulerDataModule(length=341), "length=341 does not hold task='niah_single_1'; allowed: 342 and above"),

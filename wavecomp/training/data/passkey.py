@@ -29,6 +29,8 @@ class PasskeyDataModule(TaskDataModule):
         length: bytes per sample, question and answer included.
         passkeys: numbers per sample.
         depth: share of the noise before the line with the number, 0 to 1; drawn uniformly unless given.
+        ends: share of the samples whose number stands before or behind all noise instead, as often the one as the
+            other: places that are rarely drawn, and that tests ask for.
         batch_size: rows per batch.
         curriculum: training samples until the full length is reached, 0 to start with it.
         shortest: length that the curriculum starts with, the least that holds the numbers unless given.
@@ -38,8 +40,8 @@ class PasskeyDataModule(TaskDataModule):
         num_workers: processes that prepare batches.
 
     Raises:
-        ValueError: fewer than one passkey, a length that does not hold them, a depth outside 0 to 1, or a depth for
-            several.
+        ValueError: fewer than one passkey, a length that does not hold them, a depth or a share of ends outside 0 to 1,
+            or either for several.
 
     Example:
         >>> from wavecomp.training.data import prompt_and_references
@@ -55,6 +57,7 @@ class PasskeyDataModule(TaskDataModule):
         length: int = 1024,
         passkeys: int = 1,
         depth: float | None = None,
+        ends: float = 0.0,
         batch_size: int = 16,
         curriculum: int = 0,
         shortest: int | None = None,
@@ -74,10 +77,15 @@ class PasskeyDataModule(TaskDataModule):
             raise ValueError(f"passkeys={passkeys} is too small; allowed: 1 and above")
         if depth is not None and not 0 <= depth <= 1:
             raise ValueError(f"depth={depth} is out of range; allowed: 0 to 1, or None")
+        if not 0 <= ends <= 1:
+            raise ValueError(f"ends={ends} is out of range; allowed: 0 to 1")
         if depth is not None and passkeys > 1:
             raise ValueError(f"depth={depth} places one passkey, not passkeys={passkeys}; allowed: depth=None")
+        if ends and (depth is not None or passkeys > 1):
+            raise ValueError(f"ends={ends} is for one passkey at any depth; allowed: 0")
         self.passkeys = passkeys
         self.depth = depth
+        self.ends = ends
         self.names = ["pass key"] if passkeys == 1 else [f"pass key {number}" for number in range(1, passkeys + 1)]
         longest = write(*self._parts([LARGEST] * passkeys, range(passkeys), [0] * (passkeys + 1)))
         self.growth = length_growth(
@@ -92,6 +100,8 @@ class PasskeyDataModule(TaskDataModule):
         keys = random.integers(1, LARGEST + 1, size=self.passkeys).tolist()
         order = random.permutation(self.passkeys).tolist()
         depths = np.sort(random.random(self.passkeys)) if self.depth is None else np.array([self.depth])
+        if self.ends and random.random() < self.ends:
+            depths = depths.round()
         without = len(write(*self._parts(keys, order, [0] * (self.passkeys + 1))).tokens)
         noise = self.growth.at(share) - without
         gaps = np.diff(np.round(depths * noise).astype(int), prepend=0, append=noise).tolist()
