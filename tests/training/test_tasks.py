@@ -65,6 +65,16 @@ def test_the_length_grows_in_steps_and_is_kept(kind, essay):
     assert len(data.validation_set()[0].tokens) == lengths[-1]
 
 
+def test_lengths_that_were_reached_come_again_where_they_are_rehearsed():
+    data = SortDataModule(length=1600, shortest=100, curriculum=400, steps=2, batch_size=4, rehearse=True)
+    lengths = [len(data.train_sample(i).tokens) - 21 for i in range(1600)]
+    assert all(len(set(lengths[first : first + 4])) == 1 for first in range(0, 1600, 4))
+    assert set(lengths[:132]) == {100} and set(lengths[:264]) == {100, 400}
+    counts = [lengths[400:].count(length) for length in (100, 400, 1600)]
+    assert sum(counts) == 1200 and min(counts) > 300
+    assert {len(data.validation_sample(i).tokens) for i in range(5)} == {1621}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_million_bytes_take_no_time(kind, essay):
     data = make(kind, essay, length=1_000_000)

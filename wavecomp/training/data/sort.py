@@ -25,6 +25,7 @@ class SortDataModule(TaskDataModule):
         curriculum: training samples until the full length is reached, 0 to start with it.
         shortest: length that the curriculum starts with, ``symbols`` unless given.
         steps: in how many steps it grows, each by the same factor.
+        rehearse: give each batch one of the lengths that were reached so far, each as often, instead of the last.
         validation_samples: rows of validation.
         seed: of the training samples; validation is the same for all.
         num_workers: processes that prepare batches.
@@ -42,6 +43,7 @@ class SortDataModule(TaskDataModule):
         curriculum: int = 0,
         shortest: int | None = None,
         steps: int = 4,
+        rehearse: bool = False,
         validation_samples: int = 64,
         seed: int = 0,
         num_workers: int = 0,
@@ -49,6 +51,7 @@ class SortDataModule(TaskDataModule):
         super().__init__(
             batch_size=batch_size,
             curriculum=curriculum,
+            rehearse=rehearse,
             validation_samples=validation_samples,
             seed=seed,
             num_workers=num_workers,

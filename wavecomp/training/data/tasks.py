@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from wavecomp.training.data.pieces import text_bytes
 from wavecomp.training.data.samples import Generated, Sample, SampleDataModule
 
-TRAINING, VALIDATION = 0, 1
+TRAINING, VALIDATION, SIZES = 0, 1, 2
 NOISE = b"The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 
 
@@ -23,6 +23,8 @@ class TaskDataModule(SampleDataModule):
     Args:
         batch_size: rows per batch.
         curriculum: training samples until the full size is reached, 0 to start with it.
+        rehearse: give each batch one of the sizes that were reached so far, each as often, instead of the last: a model
+            then learns what holds at all of them.
         validation_samples: rows of validation.
         seed: of the training samples; validation is the same for all.
         num_workers: processes that prepare batches.
@@ -32,7 +34,14 @@ class TaskDataModule(SampleDataModule):
     """
 
     def __init__(
-        self, *, batch_size: int, curriculum: int, validation_samples: int, seed: int, num_workers: int = 0
+        self,
+        *,
+        batch_size: int,
+        curriculum: int,
+        rehearse: bool = False,
+        validation_samples: int,
+        seed: int,
+        num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers)
         if curriculum < 0:
@@ -40,12 +49,15 @@ class TaskDataModule(SampleDataModule):
         if validation_samples < 1:
             raise ValueError(f"validation_samples={validation_samples} is too small; allowed: 1 and above")
         self.curriculum = curriculum
+        self.rehearse = rehearse
         self.validation_samples = validation_samples
 
     def train_sample(self, index: int) -> Sample:
         # all rows of a batch have one size
         first = index // self.rows_per_step * self.rows_per_step
         share = min(1.0, first / self.curriculum) if self.curriculum else 1.0
+        if self.rehearse:
+            share *= np.random.default_rng([self.seed, SIZES, first]).random()
         return self._sample(np.random.default_rng([self.seed, TRAINING, index]), share)
 
     def validation_sample(self, index: int) -> Sample:
