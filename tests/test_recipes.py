@@ -80,7 +80,7 @@ def test_an_overlay_alone_says_what_it_lies_over(name, capsys):
 def test_recipe_runs(name, tmp_path, capsys):
     model = smoke(name, tmp_path)
     assert "Trained 4 steps." in capsys.readouterr().out
-    kinds = {"copy-mean-pool": wc.MeanPoolCompressor}
+    kinds = {"copy-mean-pool": wc.MeanPoolCompressor, "adaptive": wc.PartialSynthesis}
     compressor = model.body.chunk_networks[0].compressor
     assert isinstance(compressor, kinds.get(name, wc.WaveletCompressor))
     banks = {"lattice": wc.OrthogonalFilterBank, "neural-lifting": wc.NeuralLiftingFilterBank}

@@ -108,6 +108,14 @@ def test_transforms_keep_as_many_codes_and_only_those_called_learned_learn():
         assert float(tasks.language_model(compressor).encode(tokens).ratio) == wavelets.RATIO, name
 
 
+def test_members_of_one_text_are_not_taken_for_those_of_another(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+        options = Options(source=str(tmp_path / name))
+        (run,) = grid.run(tmp_path / "members", {"one": lambda name=name: {"text": name}}, options)
+        assert run["text"] == name
+
+
 def test_names_of_members_stay_what_they_were():
     names = quality.members(Options()).keys()
     assert {"copy-4-0-lowpass+channel", "text-4-2-mean", "rate-8-1-partial+channel", "recall-8-0-none"} <= names

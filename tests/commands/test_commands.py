@@ -1,5 +1,6 @@
 """The commands that work on a trained model: generate, compress, inspect."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -99,6 +100,18 @@ def test_inspect_says_what_is_in_a_file(run, tmp_path, capsys):
     assert first == f"{tmp_path / 'codes'}: 400 codes for 1,600 tokens, ratio 4.00"
     assert "ChunkReduceLM, fingerprint " in model and values == "  values  16 wide, F32"
     assert chunks == "  100 chunks of 16 tokens, codes in each: 4"
+
+
+def test_inspect_reads_all_of_a_file_and_names_what_is_damaged(run, tmp_path, capsys):
+    path = tmp_path / "codes"
+    (tmp_path / "text").write_bytes(b"x" * 320)
+    out_of(capsys, "compress", tmp_path / "text", "--checkpoint", run, "--output", path)
+    content = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    offsets = json.loads(content[8:start])["values"]["data_offsets"]
+    content[start + offsets[0] + 5] ^= 1
+    path.write_bytes(content)
+    assert "are damaged: values is not what was written" in fails(capsys, "inspect", path)
 
 
 def test_inspect_shows_how_codes_spread_over_chunks_of_each_stage(tmp_path, capsys):

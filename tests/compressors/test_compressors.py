@@ -233,6 +233,10 @@ def test_statistics_and_losses_ride_along():
         (lambda: wc.Shrinkage(target_ratio=4, room=0.5), "room=0.5 is too small; allowed: 1 and above"),
         (lambda: wc.Shrinkage(target_ratio=4, start=-1), "start=-1 is no threshold; allowed: above 0"),
         (
+            lambda: wc.Shrinkage(target_ratio=4).controller.set_threshold(-1),
+            "threshold=-1 is no threshold; allowed: above 0",
+        ),
+        (
             lambda: wc.Shrinkage(target_ratio=100).capacity(wc.DWT1d("haar", level=5).layout(64)),
             "target_ratio=100 is out of range; allowed: 1 to the chunk length, 64",
         ),

@@ -144,13 +144,24 @@ def test_rows_of_different_lengths_give_what_each_gives_alone(length):
         assert torch.equal(out[row, : own + 20], alone) and not out[row, own + 20 :].any()
 
 
-def test_foreign_parts_without_a_step_are_read_as_a_whole():
-    gru = wc.ReduceAdapter(
-        network=wc.SequenceAdapter(nn.GRU(zoo.DIM, zoo.DIM, batch_first=True)),
-        causal=True,
-    )
-    language_model = model(reduce_network=gru)
-    assert isinstance(reader(language_model), WholeReader) and isinstance(reader(model()), StepReader)
+class NoSteps(nn.Module):
+    """A Reduce-Network of its user's."""
+
+    causal = True
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, codes):
+        return self.network(codes)
+
+
+@pytest.mark.parametrize("steps", [True, False])
+def test_foreign_parts_are_read_in_steps_or_as_a_whole(steps):
+    gru = wc.ReduceAdapter(network=wc.SequenceAdapter(nn.GRU(zoo.DIM, zoo.DIM, batch_first=True)), causal=True)
+    language_model = model(reduce_network=gru if steps else NoSteps(gru))
+    assert isinstance(reader(language_model), StepReader if steps else WholeReader)
     prompt = text(20)
     out = language_model.generate(prompt, max_new_tokens=20, temperature=0)
     assert torch.equal(out[:, 20:], language_model(out).argmax(-1)[:, 20:])

@@ -151,6 +151,12 @@ def test_saved_codes_stand_in_for_the_past():
             )(wc.Codes.from_tokens(torch.randn(1, 8, zoo.DIM))),
             r"encoder Linear returned shape \(1, 8, 7\), expected \(1, 8, 16\)",
         ),
+        (
+            lambda: wc.ChunkNetwork(
+                chunk_length=8, encoder=nn.GRU(zoo.DIM, zoo.DIM), compressor=wc.MeanPoolCompressor(count=1)
+            )(wc.Codes.from_tokens(torch.randn(1, 8, zoo.DIM))),
+            r"encoder GRU returned a tuple, expected a tensor of shape \(1, 8, 16\); SequenceAdapter takes",
+        ),
         (lambda: wc.TransformerBlock(dim=10, heads=4), "heads=4 does not go with dim=10"),
         (lambda: wc.ReduceNetwork(dim=8, heads=2, layers=1, window=0), "window=0 is too small"),
         (lambda: wc.ReduceNetwork(dim=8, heads=2, layers=1, causal=False), "window=512 looks back only"),
@@ -197,9 +203,11 @@ def test_a_pooling_that_does_not_say_it_is_causal_is_not():
 def test_a_model_refuses_what_is_not_causal():
     compressor = zoo.wavelet_compressor()
     compressor.causal = False
-    with pytest.raises(ValueError, match="not causal"):
+    with pytest.raises(ValueError, match="holds a WaveletCompressor, which is not causal"):
         zoo.language_model(compressor)
-    with pytest.raises(ValueError, match="not causal"):
+    with pytest.raises(ValueError, match="holds a GlobalTopK, which is not causal"):
+        zoo.language_model(zoo.wavelet_compressor(wc.GlobalTopK(target_ratio=4)))
+    with pytest.raises(ValueError, match="holds a ReduceNetwork, which is not causal"):
         wc.ChunkReduceLM(
             embedding=nn.Embedding(4, zoo.DIM),
             body=wc.ChunkReduce(

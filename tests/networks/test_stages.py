@@ -103,10 +103,28 @@ def test_steps_of_a_reduce_network_equal_the_whole(window, lengths):
         assert state.codes[0].shape[1] < 4
 
 
+def test_a_reduce_network_without_steps_is_named():
+    network = body((16,))
+    network.reduce_network = wc.ReduceAdapter(network=torch.nn.Identity(), causal=False)
+    with pytest.raises(ValueError, match="not causal"):
+        network.step(tokens(16))
+    with pytest.raises(ValueError, match="causal=False reads the whole sequence"):
+        network.reduce_network.step(tokens(16))
+    network.reduce_network = torch.nn.Identity()
+    network.reduce_network.causal = True
+    with pytest.raises(ValueError, match="reduce_network Identity has no step; allowed: ReduceNetwork, ReduceAdapter"):
+        network.step(tokens(16))
+
+
+@pytest.mark.parametrize("foreign", [False, True])
 @pytest.mark.parametrize("keep", ["all", "last"])
 @pytest.mark.parametrize("steps", [[200], [1] * 70 + [130], [7, 40, 0, 100, 53]])
-def test_steps_equal_the_whole(keep, steps):
-    network = body((16, 8, 8), keep=keep, overlap=8).double()
+def test_steps_equal_the_whole(keep, steps, foreign):
+    network = body((16, 8, 8), keep=keep, overlap=8)
+    if foreign:
+        gru = wc.SequenceAdapter(torch.nn.GRU(zoo.DIM, zoo.DIM, batch_first=True))
+        network.reduce_network = wc.ReduceAdapter(network=gru, causal=True)
+    network = network.double()
     codes = tokens(sum(steps))
     whole = network(codes)
     whole = whole.part(0, int((whole.end[0] < NEVER).sum()))

@@ -32,12 +32,14 @@ def run(folder: Path, members: Mapping[str, Member], options: Options, earlier: 
     ``took``.
 
     Args:
-        folder: in it, under ``full`` or ``small``, is ``NAME.json`` of each member.
+        folder: in it, under ``full`` or ``small`` and the hash of the text, is ``NAME.json`` of each member.
         members: by name; a ``functools.partial`` of a function of a module where there is more than one job.
         options: jobs, which work at once and share out the threads, and which members.
         earlier: runs of a file of results, which need not be run again.
     """
     folder = folder / ("small" if options.small else "full")
+    if options.source is not None:
+        folder = folder / results.text(options.source)["sha256"][:12]
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / f"{name}.json" for name in members}
     for entry in earlier:

@@ -61,7 +61,9 @@ def table(runs: Sequence[Run]) -> str:
         "Bits per symbol of copy and uneven (chance 4.00), per digit of recall (chance 3.32), per byte of rate (an "
         "autoencoder's reconstruction), of mixed (the same, where every other chunk is one sentence) and of text (a "
         "language model's); the mean over seeds ± the furthest of them. Gain: what text costs more with the codes "
-        "hidden."
+        f"hidden. Models are {DIM} wide, chunks {CHUNK} long; "
+        + ", ".join(f"{task} {steps}" for task, steps in STEPS.items())
+        + f" steps of {tasks.ROWS} rows."
     ]
     for ratio in sorted({entry["asked"] for entry in runs}):
         mine = [entry for entry in runs if entry["asked"] == ratio]
@@ -146,8 +148,10 @@ def _member(task: str, name: str, ratio: int, seed: int, steps: int, source: str
 def _window(task: str, name: str, ratio: int, seed: int, steps: int, source: str | None) -> Run:
     """Ours beside the window: steps of both are timed by turns, then each is trained."""
     ours = functools.partial(tasks.model_of, task, compressors(ratio)[OURS])
-    tokens = random_bytes(tasks.ROWS, tasks.TEXT_LENGTH)
-    calls = {key: functools.partial(step_of(make()), tokens) for key, make in ((OURS, ours), (name, window_model))}
+    device = measure.device()
+    tokens = random_bytes(tasks.ROWS, tasks.TEXT_LENGTH, device)
+    models = {OURS: ours().to(device), name: window_model().to(device)}
+    calls = {key: functools.partial(step_of(model), tokens) for key, model in models.items()}
     seconds = measure.interleaved(calls, PAIRS)
     as_long = max(1, round(steps * measure.ratio(seconds[OURS], seconds[name])))
     train = functools.partial(tasks.trained, task, seed=seed, source=source)

@@ -148,8 +148,9 @@ def _trained(
 
 
 def _ratio(model: wc.ChunkReduceLM, batches: Sequence[Tensor]) -> float:
+    device = next(model.parameters()).device  # a GPU, in training on one
     with torch.no_grad():
-        codes = [model.encode(tokens) for tokens in batches]
+        codes = [model.encode(tokens.to(device)) for tokens in batches]
     return sum(float(c.tokens.sum()) for c in codes) / sum(float(c.mask.sum()) for c in codes)
 
 

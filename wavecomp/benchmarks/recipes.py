@@ -84,7 +84,8 @@ def fit(recipe: str, seed: int, small: bool, source: str | None = None) -> Run:
     root = RUNS / ("small" if small else "full") / f"{_file_name(recipe)}-{seed}"
     shutil.rmtree(root, ignore_errors=True)  # of an attempt that was stopped
     words = ["fit"]
-    for config in [*recipe.split(",")[0].split(" + "), *["smoke"] * small]:
+    on_gpu = torch.cuda.is_available() and not small
+    for config in [*recipe.split(",")[0].split(" + "), *["gpu"] * on_gpu, *["smoke"] * small]:
         words += ["--config", config]
     words += [] if small else RECIPES[recipe]
     if source is not None and recipe.startswith("quickstart"):

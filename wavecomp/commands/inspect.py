@@ -22,8 +22,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Write what the header says and how the codes spread."""
-    for line in description(CodesFile(arguments.file)):
+    """Write what the header says and how the codes spread, once all of it was found sound."""
+    file = CodesFile(arguments.file)
+    file.check()
+    for line in description(file):
         sys.stdout.write(f"{line}\n")
 
 

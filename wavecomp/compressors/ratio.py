@@ -93,7 +93,13 @@ class RatioController(nn.Module):
 
     @torch.no_grad()
     def set_threshold(self, threshold: float) -> None:
-        """Put the threshold somewhere; updates go on from there."""
+        """Put the threshold somewhere; updates go on from there.
+
+        Raises:
+            ValueError: a threshold that is not above 0.
+        """
+        if not 0 < threshold < math.inf:
+            raise ValueError(f"threshold={threshold} is no threshold; allowed: above 0")
         self.momentum.zero_()
         self.total.fill_(math.log(threshold / self.start))
         for value in (self.last, self.average):

@@ -194,6 +194,15 @@ class CodesFile:
             raise self._damaged(f"{name} is not what was written")
         return tensor
 
+    def check(self) -> None:
+        """Read all fields.
+
+        Raises:
+            ValueError: one that is not what was written.
+        """
+        for name in STORED:
+            self[name]
+
     def dtype(self, name: str) -> str:
         """How a field is stored, in the words of safetensors: ``"F32"``."""
         return self._file.get_slice(name).get_dtype()

@@ -93,3 +93,20 @@ class ReduceAdapter(Module):
                 f"network {name} returned shape {tuple(values.shape)}, expected {tuple(codes.values.shape)}"
             )
         return codes.replace(values=values * codes.mask[..., None])
+
+    def step(self, codes: Codes, state: Codes | None = None) -> tuple[Codes, Codes]:
+        """Further codes of a sequence, as ``forward`` on the whole gives them: it is read anew, as its state.
+
+        Args:
+            codes: in the slots and order that they have in the whole.
+            state: as returned by the step before; ``None`` at the beginning.
+
+        Raises:
+            ValueError: a network that is not causal.
+        """
+        if not self.causal:
+            raise ValueError("causal=False reads the whole sequence; step is for causal networks")
+        whole = codes if state is None else Codes.join([state, codes])
+        slots = whole.values.shape[1]
+        made = self(whole)
+        return made.part(slots - codes.values.shape[1], slots), whole

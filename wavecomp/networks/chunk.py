@@ -107,8 +107,13 @@ def read_chunks(chunks: Chunks, network: nn.Module, lengths: bool, *, name: str)
         out = network(rows, lengths=None if chunks.dense else chunks.lengths.flatten())
     else:
         out = network(rows)
+    kind = type(network).__name__
+    if not isinstance(out, Tensor):
+        raise ValueError(
+            f"{name} {kind} returned a {type(out).__name__}, expected a tensor of shape {tuple(rows.shape)}; "
+            "SequenceAdapter takes such modules"
+        )
     if out.shape != rows.shape:
-        kind = type(network).__name__
         raise ValueError(f"{name} {kind} returned shape {tuple(out.shape)}, expected {tuple(rows.shape)}")
     return chunks.replace(values=out.view_as(chunks.values) * chunks.mask[..., None])
 

@@ -34,7 +34,9 @@ class ChunkReduce(Module):
     Args:
         chunk_networks: modules from Codes to fewer Codes, first stage first, each with ``chunk_length`` and
             ``capacity``, slots in and out of a chunk. In a causal model each says so in an attribute ``causal``.
-        reduce_network: a module from Codes to Codes, likewise ``causal`` or not.
+        reduce_network: a module from Codes to Codes, likewise ``causal`` or not. For streams and generation in steps
+            it has ``step(codes, state) -> codes, state`` too, with what it remembers as its state (``None`` at the
+            beginning): all steps together give what it gives of the whole.
         keep: the codes of ``"all"`` stages go on, or of the ``"last"`` alone (then tokens behind its last complete
             chunk have none).
         overlap: tokens that finer codes are seen beside the coarser ones that stand in for them.
@@ -163,10 +165,15 @@ class ChunkReduce(Module):
             New codes, maybe none, with ``tokens`` and statistics of what they were made from; and the state.
 
         Raises:
-            ValueError: a network that is not causal.
+            ValueError: a network that is not causal, or a Reduce-Network without steps.
         """
         if not self.causal:
             raise ValueError("a Chunk- or Reduce-Network is not causal; step is for causal ones")
+        if not hasattr(self.reduce_network, "step"):
+            name = type(self.reduce_network).__name__
+            raise ValueError(
+                f"reduce_network {name} has no step; allowed: ReduceNetwork, ReduceAdapter, or what has one"
+            )
         networks: list[Any] = list(self.chunk_networks)
         pending, reduce = state or ChunkReduceState((None,) * len(networks), None)
         waiting = list(pending)

@@ -34,8 +34,9 @@ class ChunkReduceLM(Pretrained):
             if not hasattr(body, name):
                 raise TypeError(f"body {type(body).__name__} has no {name}; allowed: ChunkReduce, or what has both")
         if not body.causal:
+            *_, innermost = [module for module in body.modules() if not getattr(module, "causal", True)] or [body]
             raise ValueError(
-                "body holds a compressor or network that is not causal, or does not say; "
+                f"body holds a {type(innermost).__name__}, which is not causal or does not say; "
                 "allowed: modules whose attribute causal is True"
             )
         self.embedding = embedding
