@@ -11,7 +11,7 @@ from wavecomp import cli
 
 NAMES = [path.stem for path in cli.recipes()]
 OVERLAYS = {name for name in NAMES if cli.headline(cli.recipe_path(name)).startswith("Overlay")}
-OVERLAID = {"copy-mean-pool": "copy", "copy-top-k": "copy"}
+OVERLAID = {"copy-mean-pool": "copy", "copy-top-k": "copy", "checkpointing": "quickstart"}
 PARALLEL = {"chunk-parallel", "ddp", "fsdp"}  # start processes: tests/training/test_parallel.py runs them
 SMALL = {
     "passkey": ["--data.init_args.length", "512", "--data.init_args.validation_samples", "8"],
@@ -87,6 +87,10 @@ def test_recipe_runs(name, tmp_path, capsys):
     for special, bank in banks.items():
         assert bool(modules(model, bank)) == (name == special)
     assert len(model.body.chunk_networks) == (2 if name == "stacked" else 1)
+    recomputed = [
+        module.checkpoint for module in (model.body.reduce_network, model.decoder) if hasattr(module, "checkpoint")
+    ]
+    assert all(recomputed) if name == "checkpointing" else not any(recomputed)
 
 
 @pytest.mark.slow
