@@ -231,14 +231,14 @@ def test_a_recipe_is_trained_as_the_command_line_does(tmp_path, monkeypatch):
 
 
 def test_mixed_text_has_one_sentence_in_every_other_chunk(tmp_path):
-    chunk = 2 * len(SENTENCE)
+    chunk = ratio.CHUNK
+    assert 2 * len(SENTENCE) == chunk
     tokens = torch.arange(256).repeat(2, 2)
     out = mixed(tokens, chunk)
     assert torch.equal(out[:, chunk : 2 * chunk], tokens[:, chunk : 2 * chunk])
     assert bytes(out[1, 2 * chunk : 3 * chunk].tolist()) == 2 * SENTENCE
     (tmp_path / "text").write_bytes(bytes(range(256)) * 64)
     data = tasks.data_of("mixed", 0, str(tmp_path / "text"))
-    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
-    chunks = batch["tokens"].unflatten(1, (-1, tasks.CHUNK))
+    chunks = next(iter(data.train_dataloader()))["tokens"].unflatten(1, (-1, tasks.CHUNK))
     assert (chunks[:, 0::2] == torch.tensor(list(SENTENCE[: tasks.CHUNK]))).all()
     assert (chunks[:, 1::2].diff(dim=-1) % 256 == 1).all()

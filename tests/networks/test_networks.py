@@ -112,7 +112,7 @@ def test_empty_prompts_and_sampling():
 
 
 def test_what_lies_periods_away_looks_the_same_with_a_base_that_makes_them_short():
-    # angles of 2 of 4 channels a head: one period, of 2 pi, whatever the base; of 4 of 8 a second one, by the base
+    # of 8 channels of a head 4 are turned: two with a period of 2 pi, two with one that the base makes 100
     decoder = wc.LocalDecoder(dim=16, heads=2, layers=1, window=4, base=(100 / math.tau) ** 2)
     near, far = decoder.angles(torch.tensor([7])), decoder.angles(torch.tensor([100_007]))
     torch.testing.assert_close(far.cos[..., 1], near.cos[..., 1])

@@ -58,7 +58,6 @@ def run(given: argparse.Namespace) -> None:
         collect=given.collect,
         checkpoint=tuple(given.checkpoint),
     )
-    keep_freed_memory()
     module = importlib.import_module(f"wavecomp.benchmarks.{given.name}")
     output = given.output or Path(f"{given.name}.json")
     if hasattr(module, "members"):
@@ -80,6 +79,7 @@ def run(given: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m wavecomp.benchmarks", description=__doc__)
     add_arguments(parser)
+    keep_freed_memory()
     try:
         run(parser.parse_args())
     except (ValueError, OSError) as error:

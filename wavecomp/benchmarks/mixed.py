@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from wavecomp.training import TextDataModule
-from wavecomp.training.data.samples import Batch
+from wavecomp.training.data.samples import Batch, LabelledBatch, Sample
 
 SENTENCE = b"The same sentence stands here again, and it says nothing new.  \n"
 
 
 def mixed(tokens: Tensor, chunk: int) -> Tensor:
     """``(batch, length)`` with the sentence in every other chunk, the first included."""
-    sentence = torch.tensor(list(SENTENCE), device=tokens.device)
-    place = torch.arange(tokens.shape[1], device=tokens.device)
+    sentence = torch.tensor(list(SENTENCE))
+    place = torch.arange(tokens.shape[1])
     return torch.where(place // chunk % 2 == 0, sentence[place % len(SENTENCE)], tokens)
 
 
@@ -32,5 +33,7 @@ class MixedTextDataModule(TextDataModule):
         super().__init__(**settings)
         self.chunk = chunk
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        return Batch(tokens=mixed(batch["tokens"], self.chunk), lengths=batch["lengths"], answers=batch["answers"])
+    def collate(self, samples: Sequence[Sample]) -> Batch | LabelledBatch:
+        batch = super().collate(samples)
+        batch["tokens"] = mixed(batch["tokens"], self.chunk)
+        return batch

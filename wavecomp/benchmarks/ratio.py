@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import wavecomp as wc
 from wavecomp.benchmarks import grid, makers, pictures
 from wavecomp.benchmarks.measure import Options, Run
-from wavecomp.benchmarks.mixed import MixedTextDataModule, mixed
+from wavecomp.benchmarks.mixed import MixedTextDataModule
 from wavecomp.benchmarks.tables import markdown, mean_and_spread
 from wavecomp.report.figure import Drawing
 from wavecomp.training import LanguageModelModule, TextDataModule
@@ -84,7 +84,7 @@ def figure(runs: Sequence[Run]) -> Drawing:
 
 def _text(name: str, target: float, seed: int, steps: int, source: str | None) -> Run:
     data = TextDataModule(**_settings(seed, source))
-    model, batches, seen = _trained(name, target, seed, steps, data, lambda tokens: tokens)
+    model, batches, seen = _trained(name, target, seed, steps, data)
     calibrated = wc.calibrate(model, batches)
     wc.calibrate(model, batches[::2])
     return {
@@ -101,7 +101,7 @@ def _text(name: str, target: float, seed: int, steps: int, source: str | None) -
 
 def _mixed(name: str, target: float, seed: int, steps: int, source: str) -> Run:
     data = MixedTextDataModule(chunk=CHUNK, **_settings(seed, source))
-    model, batches, seen = _trained(name, target, seed, steps, data, lambda tokens: mixed(tokens, CHUNK))
+    model, batches, seen = _trained(name, target, seed, steps, data)
     reached = wc.calibrate(model, batches)
     with torch.no_grad():
         kept = torch.cat([model.encode(tokens).statistics["chunk_networks.0.kept"] for tokens in batches]).double()
@@ -129,12 +129,10 @@ def _trained(
     seed: int,
     steps: int,
     data: TextDataModule,
-    change: Callable[[Tensor], Tensor],
 ) -> tuple[wc.ChunkReduceLM, list[Tensor], list[float]]:
     """A model, the batches it is validated on, and their ratios five times in the last tenth of training."""
     seed_everything(seed)
-    changed = [change(batch["tokens"]) for batch in data.val_dataloader()]
-    batches = [tokens for tokens in changed if tokens.shape[1] == LENGTH]
+    batches = [batch["tokens"] for batch in data.val_dataloader() if batch["tokens"].shape[1] == LENGTH]
     module = LanguageModelModule(model=_model(COMPRESSORS[name](target)), learning_rate=2e-3, warmup_steps=steps // 10)
     seen: list[float] = []
 
