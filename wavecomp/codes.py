@@ -152,6 +152,23 @@ class Codes(Record):
         mask, end, until = (x[:, None, :slots] for x in (self.mask, self.end, self.until))
         return mask & (end <= token) & (token < until)
 
+    def seen(self, token: Tensor) -> Tensor:
+        """How many codes :meth:`visible` says that each of these tokens may use, without a mask of all of them.
+
+        Args:
+            token: ``(length,)``, the places of the predicted tokens.
+
+        Returns:
+            ``(batch, length)``.
+        """
+        token = token.expand(len(self.values), -1).contiguous()
+        # those that have come to exist less those that were replaced
+        came, went = (
+            torch.searchsorted(torch.where(self.mask, at, NEVER).sort(dim=-1).values, token, right=True)
+            for at in (self.end, self.until)
+        )
+        return came - went
+
     def hidden(self) -> Codes:
         """The same slots, all empty: what a model sees that is to do without its codes."""
         return self.replace(mask=torch.zeros_like(self.mask))

@@ -165,7 +165,7 @@ def test_a_decoder_reads_codes_and_its_sink_alike_with_both_backends(slots, star
     codes = memory_codes(slots)
     codes = codes.replace(values=codes.values.requires_grad_(), support=1.0 + codes.position)
     tokens = torch.randn(2, 150, zoo.DIM, dtype=torch.float64, requires_grad=True)
-    networks = [decoder(backend, support_bias=support_bias) for backend in ("flex", "sdpa")]
+    networks = [decoder(backend, support_bias=support_bias, count_scale=support_bias) for backend in ("flex", "sdpa")]
     flex, sdpa = (network(tokens, codes, start=start) for network in networks)
     torch.testing.assert_close(flex, sdpa)
     upstream, found = torch.randn_like(flex), []
@@ -188,7 +188,15 @@ def language_model(backend, **settings):
         dim=zoo.DIM, heads=2, layers=1, window=4, support_bias=True, backend=backend, **settings
     )
     model.decoder = wc.LocalDecoder(
-        dim=zoo.DIM, heads=2, layers=2, window=8, period=16, support_bias=True, backend=backend, **settings
+        dim=zoo.DIM,
+        heads=2,
+        layers=2,
+        window=8,
+        period=16,
+        support_bias=True,
+        count_scale=True,
+        backend=backend,
+        **settings,
     )
     return zoo.perturb(model)
 

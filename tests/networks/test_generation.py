@@ -13,7 +13,9 @@ STAGES = {"one-stage": (16,), "two-stages": (16, 16), "three-stages": (16, 16, 8
 COMPRESSORS = {"fixed": lambda: zoo.wavelet_compressor(wc.KeepLowpass(8)), "adaptive": zoo.leaves}
 
 
-def model(lengths=(16,), compressor=zoo.leaves, *, reduce_network=None, support_bias=False, **settings):
+def model(
+    lengths=(16,), compressor=zoo.leaves, *, reduce_network=None, support_bias=False, count_scale=False, **settings
+):
     compressors = [compressor(), *(wc.MeanPoolCompressor(count=4) for _ in lengths[1:])]
     body = wc.ChunkReduce(
         chunk_networks=[
@@ -27,9 +29,8 @@ def model(lengths=(16,), compressor=zoo.leaves, *, reduce_network=None, support_
         reduce_network=reduce_network or wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=2, window=12, base=50.0),
         **settings,
     )
-    decoder = wc.LocalDecoder(
-        dim=zoo.DIM, heads=2, layers=3, window=7, memory_layers=[0, 2], period=16, support_bias=support_bias, base=50.0
-    )
+    asked = dict(support_bias=support_bias, count_scale=count_scale, base=50.0)
+    decoder = wc.LocalDecoder(dim=zoo.DIM, heads=2, layers=3, window=7, memory_layers=[0, 2], period=16, **asked)
     language_model = wc.ChunkReduceLM(
         embedding=nn.Embedding(256, zoo.DIM), body=body, decoder=decoder, head=nn.Linear(zoo.DIM, 256)
     )
@@ -66,7 +67,17 @@ def test_each_byte_equals_the_full_forward_pass(stages, compressor, overlap):
     assert (hidden - whole)[:, 20:].abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("settings", [{"support_bias": True}, {"keep": "last"}, {"overlap": 20, "support_bias": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"support_bias": True},
+        {"keep": "last"},
+        {"overlap": 20, "support_bias": True},
+        {"count_scale": True},
+        {"overlap": 20, "count_scale": True},
+    ],
+    ids=lambda settings: "-".join(settings),
+)
 def test_each_byte_equals_the_full_forward_pass_with(settings):
     language_model = model((16, 16), **settings)
     tokens = text(100, rows=3)

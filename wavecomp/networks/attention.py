@@ -43,12 +43,15 @@ class Memory(NamedTuple):
         masks: one per block of the reading sequence, in order: ``(batch or 1, rows, slots)``, which of so many first
             codes each of its places may read. Or a block mask of all places and codes, the sink before them.
         log_support: ``(batch, slots)``, of the tokens that each code stands for; ``None`` for one each.
+        seen: ``(batch, length)``, how many codes each place of the reading sequence may read; ``None`` where no block
+            asks for it.
     """
 
     values: Tensor
     rotary: Rotary
     masks: Sequence[Tensor] | BlockMask
     log_support: Tensor | None = None
+    seen: Tensor | None = None
 
 
 KeysValues = tuple[Tensor, Tensor]
@@ -228,9 +231,12 @@ class MemoryAttention(nn.Module):
         heads: heads, a divisor of dim.
         support_bias: whether each head learns how far a code counts as the tokens it stands for
             (:func:`support_attention`), from not at all on; the sink counts as one.
+        count_scale: whether each head multiplies its scores by ``scale * log(1 + codes seen)``, with scales that start
+            at 1/4. One key among n keeps its share of the softmax when its score grows as log n: what was learned over
+            few codes is as sharp over many (Scalable-Softmax; Nakanishi, 2025).
     """
 
-    def __init__(self, *, dim: int, heads: int, support_bias: bool = False) -> None:
+    def __init__(self, *, dim: int, heads: int, support_bias: bool = False, count_scale: bool = False) -> None:
         super().__init__()
         self.heads = check_heads(dim, heads)
         self.q = nn.Linear(dim, dim)
@@ -239,10 +245,25 @@ class MemoryAttention(nn.Module):
         self.sink = nn.Parameter(torch.zeros(2, heads, 1, dim // heads))
         self.turned = dim // heads // 2
         self.support_scale = nn.Parameter(torch.zeros(heads)) if support_bias else None
+        self.count_scale = nn.Parameter(torch.full((heads,), 0.25)) if count_scale else None
 
     def forward(self, x: Tensor, memory: Memory, rotary: Rotary) -> Tensor:
         """``x (batch, length, dim)`` to the same shape; ``rotary`` are the angles of its places."""
-        return self.read(x, rotary, self.keys_values(memory.values, memory.rotary), memory.masks, memory.log_support)
+        k, v = self._with_sink(self.keys_values(memory.values, memory.rotary))
+        log_support = None if memory.log_support is None else F.pad(memory.log_support, (1, 0))
+        bias = {"log_support": log_support, "scale": self.support_scale}
+        q = self.queries(x, rotary, memory.seen)
+        if isinstance(memory.masks, Sequence):
+            return self.out(join_heads(_prefix_attention(q, k, v, memory.masks, **bias)))
+        return self.out(join_heads(support_attention(blocked_attention, q, k, v, memory.masks, **bias)))
+
+    def queries(self, x: Tensor, rotary: Rotary, seen: Tensor | None) -> Tensor:
+        """Queries of places ``(batch, length, dim)`` that see so many codes each, ``(batch or 1, length)``."""
+        q = rotate(split_heads(self.q(x), self.heads), rotary)
+        if self.count_scale is None:
+            return q
+        assert seen is not None
+        return q * (self.count_scale[:, None, None] * seen[:, None, :, None].float().log1p()).to(q.dtype)
 
     def keys_values(self, values: Tensor, rotary: Rotary) -> KeysValues:
         """Keys and values of codes ``(batch, slots, dim)``."""
@@ -254,25 +275,9 @@ class MemoryAttention(nn.Module):
         key, value = self.sink.unsqueeze(1).expand(-1, batch, -1, -1, -1)
         return F.pad(key[..., self.turned :], (self.turned, 0)), value
 
-    def read(
-        self,
-        x: Tensor,
-        rotary: Rotary,
-        keys_values: KeysValues,
-        masks: Sequence[Tensor] | BlockMask,
-        log_support: Tensor | None,
-    ) -> Tensor:
-        """Read codes of which keys and values are made already; see :class:`Memory`."""
-        q = rotate(split_heads(self.q(x), self.heads), rotary)
-        k, v = self._with_sink(keys_values, q)
-        bias = {"log_support": None if log_support is None else F.pad(log_support, (1, 0)), "scale": self.support_scale}
-        if not isinstance(masks, Sequence):
-            return self.out(join_heads(support_attention(blocked_attention, q, k, v, masks, **bias)))
-        return self.out(join_heads(_prefix_attention(q, k, v, masks, **bias)))
-
-    def _with_sink(self, keys_values: KeysValues, q: Tensor) -> KeysValues:
-        sinks = (sink.to(q.dtype) for sink in self.sink_keys_values(len(q)))
-        k, v = (torch.cat([sink, codes], dim=2) for sink, codes in zip(sinks, keys_values))
+    def _with_sink(self, keys_values: KeysValues) -> KeysValues:
+        sinks = self.sink_keys_values(len(keys_values[0]))
+        k, v = (torch.cat([sink.to(codes.dtype), codes], dim=2) for sink, codes in zip(sinks, keys_values))
         return k, v
 
 

@@ -57,6 +57,9 @@ class LocalDecoder(Module):
             chunk length, or ``None`` to leave it out.
         support_bias: whether each head learns how far a code counts as the tokens it stands for: ``scale *
             log(support)`` is added to its scores, with scales that start at 0.
+        count_scale: whether each head multiplies its scores of codes by ``scale * log(1 + codes seen)``, with scales
+            that start at 1/4: what it learned to find among few codes it finds among many
+            (:class:`~wavecomp.networks.attention.MemoryAttention`).
         base: of the rotary angles, whose periods are up to about 6 times as many tokens. One that is small enough for
             all of them to be seen in training lets a model read texts that are much longer.
         backend: ``"sdpa"``, or ``"flex"`` for FlexAttention, which skips what no token reads: for long sequences on a
@@ -78,6 +81,7 @@ class LocalDecoder(Module):
         convolution: int = 4,
         period: int | None = None,
         support_bias: bool = False,
+        count_scale: bool = False,
         base: float = 10000.0,
         backend: Backend = "sdpa",
         checkpoint: bool = False,
@@ -93,14 +97,18 @@ class LocalDecoder(Module):
         self.convolution = ShortConvolution(dim=dim, width=convolution, causal=True) if convolution else nn.Identity()
         self.blocks = nn.ModuleList(
             TransformerBlock(
-                dim=dim, heads=heads, memory=layer in attending, support_bias=support_bias and layer in attending
+                dim=dim,
+                heads=heads,
+                memory=layer in attending,
+                support_bias=support_bias and layer in attending,
+                count_scale=count_scale,
             )
             for layer in range(layers)
         )
         self.norm = nn.RMSNorm(dim)
         self.window = window
         self.dim, self.heads = dim, heads
-        self.support_bias = support_bias
+        self.support_bias, self.count_scale = support_bias, count_scale
         self.base = check_base(base)
         self.backend = check_backend(backend)
         self.checkpoint = checkpoint
@@ -148,6 +156,7 @@ class LocalDecoder(Module):
             rotary=self.angles(codes.position),
             masks=self._memory_masks(codes, start, length),
             log_support=log_of_support(codes.support) if self.support_bias else None,
+            seen=codes.seen(place) if self.count_scale else None,
         )
         return self.norm(run_blocks(self.blocks, x, window, memory, checkpoint=self.checkpoint))
 

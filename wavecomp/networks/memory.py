@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from wavecomp.codes import NEVER, Codes
-from wavecomp.networks.attention import MemoryAttention, join_heads, log_of_support, split_heads
+from wavecomp.networks.attention import MemoryAttention, join_heads, log_of_support
 from wavecomp.networks.decoder import LocalDecoder
-from wavecomp.positions import Rotary, rotate
+from wavecomp.positions import Rotary
 
 ROWS = 8
 """Places that attend at once: what bounds the scores of a long memory."""
@@ -95,7 +95,8 @@ class CodeMemory:
         """
         attention = self.attentions[layer]
         keys, values = (grown.tensor for grown in self.keys_values[layer])
-        q = rotate(split_heads(attention.q(x), self.heads), rotary) * (self.dim // self.heads) ** -0.5
+        seen = None if attention.count_scale is None else self._seen(place)
+        q = attention.queries(x, rotary, seen) * (self.dim // self.heads) ** -0.5
         out = []
         for rows, places in zip(q.split(ROWS, dim=2), place.split(ROWS)):
             scores = rows @ keys
@@ -105,6 +106,13 @@ class CodeMemory:
                 scores = scores.masked_fill((places[:, None] >= self.until.tensor[:, None])[:, None], -torch.inf)
             out.append(scores.softmax(-1) @ values.mT)
         return attention.out(join_heads(torch.cat(out, dim=2)))
+
+    def _seen(self, place: Tensor) -> Tensor:
+        """``(batch or 1, length)``: how many codes each place sees, the sink left out."""
+        until = self.until.tensor[:, 1:]
+        if self.all_seen:
+            return place.new_full((1, len(place)), until.shape[1])
+        return torch.cat([(until[:, None] > rows[:, None]).sum(-1) for rows in place.split(ROWS)], dim=1)
 
     def _forget(self, token: int) -> None:
         stay = (self.until.tensor > token).sum(0) > 0

@@ -63,16 +63,28 @@ class TransformerBlock(Module):
         memory: whether the block also attends to codes.
         support_bias: whether each head learns how far a code counts as the tokens it stands for: codes of the memory
             where there is one, the places of the sequence itself otherwise.
+        count_scale: whether attention to codes is as sharp over many as over few; see :class:`MemoryAttention`.
     """
 
     def __init__(
-        self, *, dim: int, heads: int, hidden: int | None = None, memory: bool = False, support_bias: bool = False
+        self,
+        *,
+        dim: int,
+        heads: int,
+        hidden: int | None = None,
+        memory: bool = False,
+        support_bias: bool = False,
+        count_scale: bool = False,
     ) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(dim)
         self.attention = WindowAttention(dim=dim, heads=heads, support_bias=support_bias and not memory)
         self.memory_norm = nn.RMSNorm(dim) if memory else None
-        self.memory_attention = MemoryAttention(dim=dim, heads=heads, support_bias=support_bias) if memory else None
+        self.memory_attention = (
+            MemoryAttention(dim=dim, heads=heads, support_bias=support_bias, count_scale=count_scale)
+            if memory
+            else None
+        )
         self.feed_forward_norm = nn.RMSNorm(dim)
         self.feed_forward = FeedForward(dim=dim, hidden=hidden or -(-8 * dim // 3 // 32) * 32)
 
