@@ -7,7 +7,6 @@ from torch import nn
 
 import wavecomp as wc
 from wavecomp.networks.generation import Sampler, StepReader, WholeReader, nucleus, reader
-from wavecomp.networks.memory import Growing
 
 STAGES = {"one-stage": (16,), "two-stages": (16, 16), "three-stages": (16, 16, 8)}
 COMPRESSORS = {"fixed": lambda: zoo.wavelet_compressor(wc.KeepLowpass(8)), "adaptive": zoo.leaves}
@@ -129,17 +128,6 @@ def test_the_decoder_reads_no_more_of_a_prompt_than_its_reach(monkeypatch):
     )
     language_model.generate(tokens, max_new_tokens=3)
     assert sum(lengths[:-2]) == decoder.reach == 1 + 3 + 3 * 6 and lengths[-2:] == [1, 1]
-
-
-def test_keys_and_values_grow_without_being_copied_each_time():
-    growing, places = Growing(torch.zeros(2, 1)), set()
-    for number in range(1, 1000):
-        growing.append(torch.full((2, 1), number))
-        places.add(growing.room.shape[-1])
-    assert torch.equal(growing.tensor, torch.arange(1000.0).expand(2, -1)) and len(places) < 12
-    stay = torch.arange(998) % 100 == 7
-    growing.keep(2, stay)
-    assert growing.tensor[0].tolist() == [0, 1, *range(9, 1000, 100)]
 
 
 @pytest.mark.parametrize("length", [0, 3, 16, 50])

@@ -80,7 +80,7 @@ def test_what_is_remembered_does_not_grow_within_a_window(window, grows):
     for _ in range(20):
         encoder.feed(torch.randint(256, (1, 64)))
         waiting = sum(codes.values.numel() for codes in encoder._state.pending)
-        sizes.append(waiting + sum(x.numel() for pair in encoder._state.reduce.layers for x in pair))
+        sizes.append(waiting + sum(x.room.numel() for pair in encoder._state.reduce.layers for x in pair))
     assert (sizes[-1] > 4 * sizes[2]) if grows else (sizes[-1] == sizes[2])
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.networks.flex import blocked_attention
+from wavecomp.networks.growing import Growing
 from wavecomp.positions import Rotary, rotary_angles, rotate
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ class Memory(NamedTuple):
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys, turned by their angles, and values: ``(batch, heads, length, head_dim)`` each."""
+
+Past = tuple[Growing, Growing]
+"""Keys and values of the places before, which grow along their length."""
 
 
 def window_mask(
@@ -191,26 +195,29 @@ class WindowAttention(nn.Module):
         attention = window_attention if isinstance(window.mask, Tensor) else blocked_attention
         return self._read(attention, q, keys_values, window)
 
-    def step(self, x: Tensor, window: Window, past: KeysValues) -> tuple[Tensor, KeysValues]:
+    def step(self, x: Tensor, window: Window, past: Past) -> tuple[Tensor, Past]:
         """Further places of a sequence.
 
         Args:
             x: ``(batch, length, dim)``, the further places.
             window: their angles; mask ``(batch or 1, 1, length, keys)`` and ``log_support (batch, keys)`` over past
                 and further places.
-            past: keys and values of the places before.
+            past: keys and values of the places before; they stay as they are.
 
         Returns:
             ``(batch, length, dim)``, and keys and values of past and further places.
         """
         q, further = self._project(x, window.rotary)
-        keys_values = torch.cat([past[0], further[0]], dim=2), torch.cat([past[1], further[1]], dim=2)
-        return self._read(F.scaled_dot_product_attention, q, keys_values, window), keys_values
+        keys, values = (known.copy() for known in past)
+        keys.append(further[0])
+        values.append(further[1])
+        read = self._read(F.scaled_dot_product_attention, q, (keys.tensor, values.tensor), window)
+        return read, (keys, values)
 
-    def no_past(self, x: Tensor) -> KeysValues:
+    def no_past(self, x: Tensor) -> Past:
         """What :meth:`step` takes before the first place."""
         empty = x.new_zeros(x.shape[0], self.heads, 0, x.shape[-1] // self.heads)
-        return empty, empty
+        return Growing(empty, 2), Growing(empty, 2)
 
     def _project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, KeysValues]:
         q, k, v = split_heads(self.qkv(x), 3 * self.heads).chunk(3, dim=1)

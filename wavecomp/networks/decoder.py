@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wavecomp.codes import Codes
 from wavecomp.modules import Module
-from wavecomp.networks.attention import KeysValues, Memory, Window, check_base, head_angles, log_of_support, window_mask
+from wavecomp.networks.attention import Memory, Past, Window, check_base, head_angles, log_of_support, window_mask
 from wavecomp.networks.flex import Backend, check_backend, memory_blocks, window_blocks
 from wavecomp.networks.transformer import ShortConvolution, TransformerBlock, run_blocks
 from wavecomp.positions import Rotary
@@ -30,7 +30,7 @@ class DecoderState(NamedTuple):
 
     place: int
     recent: Tensor
-    layers: tuple[KeysValues, ...]
+    layers: tuple[Past, ...]
 
 
 class ReadCodes(Protocol):
@@ -185,15 +185,16 @@ class LocalDecoder(Module):
         x = embeddings if self.place is None else embeddings + self.place(place % self.place.num_embeddings)
         recent = torch.cat([state.recent, x], dim=1)
         x = self.convolution(recent)[:, self.before :]
-        known = state.layers[0][0].shape[2] if state.layers else 0
+        known = state.layers[0][0].length if state.layers else 0
         rotary = self.angles(place)
         window = Window(rotary=rotary, mask=self._step_mask(place, known))
         layers = []
         blocks: list[Any] = list(self.blocks)
         for layer, (block, past) in enumerate(zip(blocks, state.layers)):
-            x, (k, v) = block.step(x, window, past, lambda x, layer=layer: read(layer, x, place, rotary))
-            drop = max(0, k.shape[2] - self.window + 1)
-            layers.append((k[:, :, drop:], v[:, :, drop:]))
+            x, past = block.step(x, window, past, lambda x, layer=layer: read(layer, x, place, rotary))
+            for grown in past:
+                grown.drop(max(0, grown.length - self.window + 1))
+            layers.append(past)
         recent = recent[:, recent.shape[1] - self.before :]
         return self.norm(x), DecoderState(state.place + len(place), recent, tuple(layers))
 

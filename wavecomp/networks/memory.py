@@ -10,43 +10,11 @@ from torch import Tensor
 from wavecomp.codes import NEVER, Codes
 from wavecomp.networks.attention import MemoryAttention, join_heads, log_of_support
 from wavecomp.networks.decoder import LocalDecoder
+from wavecomp.networks.growing import Growing
 from wavecomp.positions import Rotary
 
 ROWS = 8
 """Places that attend at once: what bounds the scores of a long memory."""
-
-
-class Growing:
-    """A tensor whose last axis grows in place; the room doubles, so that a long one is seldom copied.
-
-    Args:
-        tensor: what is there at the beginning.
-    """
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.room = tensor
-        self.length = tensor.shape[-1]
-
-    @property
-    def tensor(self) -> Tensor:
-        """What is there: a view."""
-        return self.room[..., : self.length]
-
-    def append(self, further: Tensor) -> None:
-        """Write ``further`` behind what is there."""
-        length = self.length + further.shape[-1]
-        if length > self.room.shape[-1]:
-            room = self.room.new_empty(*self.room.shape[:-1], max(length, 2 * self.room.shape[-1]))
-            room[..., : self.length] = self.tensor
-            self.room = room
-        self.room[..., self.length : length] = further
-        self.length = length
-
-    def keep(self, first: int, stay: Tensor) -> None:
-        """Drop what lies behind ``first``, but for the places in ``stay``, a mask of what does."""
-        rest = self.tensor[..., first:][..., stay]
-        self.length = first
-        self.append(rest)
 
 
 class CodeMemory:

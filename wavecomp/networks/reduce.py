@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from wavecomp.codes import Codes
 from wavecomp.modules import Module
-from wavecomp.networks.attention import KeysValues, Window, check_base, head_angles, log_of_support, window_mask
+from wavecomp.networks.attention import Past, Window, check_base, head_angles, log_of_support, window_mask
 from wavecomp.networks.flex import Backend, check_backend, window_blocks
+from wavecomp.networks.growing import Growing
 from wavecomp.networks.transformer import TransformerBlock, run_blocks
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ReduceState(NamedTuple):
-    """What a Reduce-Network remembers of the codes that it has read.
+    """What a Reduce-Network remembers of the codes that it has read, in buffers that grow.
 
     Args:
         first: the slot, counted from the beginning, of the first code that is remembered.
@@ -27,8 +29,8 @@ class ReduceState(NamedTuple):
     """
 
     first: int
-    codes: tuple[Tensor, ...]
-    layers: tuple[KeysValues, ...]
+    codes: tuple[Growing, ...]
+    layers: tuple[Past, ...]
 
 
 class ReduceNetwork(Module):
@@ -136,12 +138,15 @@ class ReduceNetwork(Module):
         blocks: list[Any] = list(self.blocks)
         if state is None:
             nothing = tuple(block.attention.no_past(codes.values) for block in blocks)
-            state = ReduceState(0, tuple(x[:, :0] for x in further), nothing)
-        known = tuple(torch.cat(pair, dim=1) for pair in zip(state.codes, further))
+            state = ReduceState(0, tuple(Growing(x[:, :0]) for x in further), nothing)
+        known = tuple(grown.copy() for grown in state.codes)
+        for grown, new in zip(known, further):
+            grown.append(new)
+        *rule, log_support = (grown.tensor for grown in known)
         window = Window(
             rotary=head_angles(codes.position, self.dim, self.heads, base=self.base),
-            mask=self._step_mask(codes, state.first, *known[:3]),
-            log_support=known[3] if self.support_bias else None,
+            mask=self._step_mask(codes, state.first, *rule),
+            log_support=log_support if self.support_bias else None,
         )
         x, layers = codes.values, []
         for block, past in zip(blocks, state.layers):
@@ -149,12 +154,10 @@ class ReduceNetwork(Module):
             layers.append(past)
         codes = codes.replace(values=self.norm(x) * codes.mask[..., None])
         # what no further code can read is forgotten
-        drop = 0 if self.window is None else max(0, known[0].shape[1] - self.window + 1)
-        return codes, ReduceState(
-            first=state.first + drop,
-            codes=tuple(x[:, drop:] for x in known),
-            layers=tuple((k[:, :, drop:], v[:, :, drop:]) for k, v in layers),
-        )
+        drop = 0 if self.window is None else max(0, known[0].length - self.window + 1)
+        for grown in itertools.chain(known, *layers):
+            grown.drop(drop)
+        return codes, ReduceState(state.first + drop, known, tuple(layers))
 
     def _pooled_whole(self, codes: Codes) -> Codes:
         if self.input_pooling is None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as forget_and_repeat
 
 from wavecomp.modules import Module
-from wavecomp.networks.attention import KeysValues, Memory, MemoryAttention, Window, WindowAttention, head_angles
+from wavecomp.networks.attention import Memory, MemoryAttention, Past, Window, WindowAttention, head_angles
 
 
 class FeedForward(nn.Module):
@@ -96,8 +96,8 @@ class TransformerBlock(Module):
         return x + self.feed_forward(self.feed_forward_norm(x))
 
     def step(
-        self, x: Tensor, window: Window, past: KeysValues, read: Callable[[Tensor], Tensor] | None = None
-    ) -> tuple[Tensor, KeysValues]:
+        self, x: Tensor, window: Window, past: Past, read: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Past]:
         """Further places of a sequence; see :meth:`WindowAttention.step`.
 
         Args:
