@@ -100,6 +100,13 @@ def ranks():
     running.stop()
 
 
+def sparse():
+    """An adaptive compressor that leaves about half of its slots empty."""
+    compressor = zoo.leaves()
+    compressor.controller.set_threshold(1.05)
+    return compressor
+
+
 def stage(chunk_length, compressor=None):
     return wc.ChunkNetwork(
         chunk_length=chunk_length,
@@ -113,6 +120,7 @@ BODIES = {
     "two stages": lambda: dict(chunk_networks=[stage(16), stage(8)], overlap=8),
     "the last of two": lambda: dict(chunk_networks=[stage(16), stage(8)], keep="last"),
     "adaptive": lambda: dict(chunk_networks=[stage(16, zoo.leaves())]),
+    "sparse": lambda: dict(chunk_networks=[stage(16, sparse())]),
     "gates": lambda: dict(chunk_networks=[stage(16, zoo.wavelet_compressor(wc.HardConcrete(dim=16, target_ratio=4)))]),
 }
 
@@ -179,7 +187,7 @@ SEQUENCES = [(200, None), (129, None), (33, None), (17, None), (150, [150, 70]),
 
 
 @pytest.mark.parametrize("length, lengths", SEQUENCES)
-@pytest.mark.parametrize("name", ["one stage", "two stages", "the last of two", "adaptive"])
+@pytest.mark.parametrize("name", ["one stage", "two stages", "the last of two", "adaptive", "sparse"])
 def test_two_ranks_give_the_loss_gradients_and_codes_of_one_process(name, length, lengths, ranks):
     loss, gradient, codes = whole(name, length, lengths)
     parts = ranks(shared, name, length, lengths)
@@ -216,7 +224,8 @@ def test_shares_are_whole_chunks_of_the_last_stage(name, middle, ranks):
 
 
 def counted(name, length):
-    """Bytes of this rank that go through collectives, forward and backward, by kind of tensor; and slots of codes."""
+    """Bytes of this rank that go through collectives, forward and backward, by kind of tensor; and which slots hold
+    codes."""
     sent = {"values": 0, "metadata": 0, "gradients": 0}
     gather, scatter = dist.all_gather_into_tensor, dist.reduce_scatter_tensor
 
@@ -233,7 +242,7 @@ def counted(name, length):
         _, _, codes, _ = shared(name, length, None)
     finally:
         dist.all_gather_into_tensor, dist.reduce_scatter_tensor = gather, scatter
-    return sent, codes["mask"].size
+    return sent, codes["mask"]
 
 
 @pytest.mark.parametrize("name, ratio", [("one stage", 4), ("the last of two", 8)])
@@ -243,7 +252,16 @@ def test_only_codes_travel(name, ratio, ranks):
     for kind in ("values", "gradients"):
         assert sum(sent[kind] for sent, _ in parts) == uncompressed / ratio, kind
     # 5 integers, 3 floats and a boolean say where a code lies
-    assert sum(sent["metadata"] for sent, _ in parts) == parts[0][1] * (5 * 8 + 3 * 4 + 1)
+    assert sum(sent["metadata"] for sent, _ in parts) == parts[0][1].size * (5 * 8 + 3 * 4 + 1)
+
+
+def test_no_values_travel_but_those_of_codes(ranks):
+    parts = ranks(counted, "sparse", 257)
+    mask = parts[0][1]
+    most = mask.reshape(2, RANKS, -1).sum(-1).max()  # in a row of a rank
+    assert most < 0.8 * mask.shape[1] / RANKS
+    for kind in ("values", "gradients"):
+        assert sum(sent[kind] for sent, _ in parts) == RANKS * 2 * most * zoo.DIM * 8, kind
 
 
 def bad_model(part):
@@ -447,10 +465,10 @@ def test_recipes_stop_at_one_step_and_resume(recipe, ranks, tmp_path):
     assert isinstance(wc.load(second), wc.ChunkReduceLM)
 
 
-def start_ranks(folder, *more):
+def start_ranks(folder, recipe, *more):
     """``wavecomp fit`` without end on two ranks, as a cluster starts them."""
     port = free_port()
-    command = [Path(sys.executable).parent / "wavecomp", "fit", "--config", TINY, "--config", "ddp", *more]
+    command = [Path(sys.executable).parent / "wavecomp", "fit", "--config", TINY, "--config", recipe, *more]
     settings = ["--trainer.default_root_dir", folder, "--trainer.max_steps", "1000000"]
     for rank in range(RANKS):
         place = {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
@@ -467,12 +485,17 @@ def wait_for(condition):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "lost, how, error",
-    [(0, signal.SIGKILL, "Connection (closed|reset) by peer"), (1, signal.SIGSTOP, "[Tt]imed out|timeout caused")],
-    ids=["dies", "hangs"],
+    "recipe, lost, how, error",
+    [
+        ("ddp", 0, signal.SIGKILL, "Connection (closed|reset) by peer"),
+        ("ddp", 1, signal.SIGSTOP, "[Tt]imed out|timeout caused"),
+        ("chunk-parallel", 1, signal.SIGKILL, "Connection (closed|reset) by peer"),
+        ("fsdp", 1, signal.SIGKILL, "Connection (closed|reset) by peer"),
+    ],
+    ids=["dies", "hangs", "dies-chunk-parallel", "dies-fsdp"],
 )
-def test_a_lost_rank_ends_the_job_and_training_resumes(lost, how, error, ranks, tmp_path):
-    processes = list(start_ranks(tmp_path, "--trainer.strategy.init_args.timeout", "0:00:10"))
+def test_a_lost_rank_ends_the_job_and_training_resumes(recipe, lost, how, error, ranks, tmp_path):
+    processes = list(start_ranks(tmp_path, recipe, "--trainer.strategy.init_args.timeout", "0:00:10"))
     checkpoint = tmp_path / "version_0" / "last.ckpt"
     try:
         wait_for(lambda: checkpoint.exists() or any(process.poll() is not None for process in processes))
@@ -484,5 +507,5 @@ def test_a_lost_rank_ends_the_job_and_training_resumes(lost, how, error, ranks, 
             process.wait(PATIENCE)
     assert re.search(error, (tmp_path / f"rank{1 - lost}.txt").read_text())
     step = torch.load(checkpoint, weights_only=True)["global_step"]
-    assert ranks(fit, tmp_path, "ddp", "--ckpt_path", "last", "--trainer.max_steps", str(step + 2)) == [0, 0]
+    assert ranks(fit, tmp_path, recipe, "--ckpt_path", "last", "--trainer.max_steps", str(step + 2)) == [0, 0]
     assert logged_steps(tmp_path / "version_1") == [step, step + 1]

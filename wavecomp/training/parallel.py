@@ -42,9 +42,10 @@ class ChunkParallel:
     """A language model on one long sequence that is split over ranks: what goes between them is codes.
 
     Each rank embeds, encodes and compresses its own stretch of chunks. The codes of all are gathered, ``1 / ratio`` of
-    the tokens, and their gradients go back summed to the rank that made them. Every rank then runs the Reduce-Network
-    on all codes, for they are few and its layers need no further exchange; and the decoder on its own tokens, with as
-    many before them as its raw window reaches back.
+    the tokens (where rows or ranks keep unequally many, as many of each as the one that keeps most has), and their
+    gradients go back summed to the rank that made them. Every rank then runs the Reduce-Network on all codes, for they
+    are few and its layers need no further exchange; and the decoder on its own tokens, with as many before them as its
+    raw window reaches back.
 
     Every rank is given the whole rows of tokens. Shares are cut at multiples of a chunk of the last stage, so chunks
     are whole on one rank and codes are those of one process; ranks behind the last chunk have an empty share. The
@@ -138,26 +139,35 @@ def _within(lengths: Tensor | None, first: int, last: int) -> Tensor | None:
 def gather_codes(codes: Codes, *, each: int, total: int, group: dist.ProcessGroup | None = None) -> Codes:
     """The codes of all ranks, one behind the other; losses and statistics stay those of this rank.
 
+    Where each code lies is told of every slot; of the values none but those of codes travel. So as to know how many
+    they are this waits for the device.
+
     Args:
         codes: of this rank, one stage.
         each: slots of a rank; those behind the end of the sequence have fewer, or none.
         total: slots of all ranks together.
         group: the ranks; all unless given.
     """
-
-    def gathered(x: Tensor) -> Tensor:
-        padded = torch.cat([x, x.new_zeros(len(x), each - x.shape[1], *x.shape[2:])], dim=1)
-        parts = _AllGather.apply(padded, group).unflatten(0, (-1, len(x)))
-        return parts.transpose(0, 1).flatten(1, 2)[:, :total]
-
-    fields = {"values": gathered(codes.values)}
+    fields: dict[str, Tensor] = {}
     by_dtype: dict[torch.dtype, list[str]] = {}
     for name in Codes.per_slot:
         by_dtype.setdefault(getattr(codes, name).dtype, []).append(name)
     for names in by_dtype.values():
-        stacked = gathered(torch.stack([getattr(codes, name) for name in names], dim=-1))
+        stacked = _gathered(torch.stack([getattr(codes, name) for name in names], dim=-1), each, group)
         fields.update(zip(names, stacked.unbind(-1)))
-    return codes.replace(**fields, first=0)
+    mask = fields["mask"]
+    most = max(int(mask.sum(-1).amax()), 1)
+    order = (~codes.mask).int().argsort(dim=-1, stable=True)[:, :most]
+    packed = _gathered(codes.values.gather(1, order[..., None].expand(-1, -1, codes.values.shape[-1])), most, group)
+    place = (mask.cumsum(-1) - 1).clamp(min=0)[..., None].expand(*mask.shape, packed.shape[-1])
+    fields["values"] = torch.where(mask[..., None], packed.gather(2, place), 0)
+    return codes.replace(**{name: x.transpose(0, 1).flatten(1, 2)[:, :total] for name, x in fields.items()}, first=0)
+
+
+def _gathered(x: Tensor, slots: int, group: dist.ProcessGroup | None) -> Tensor:
+    """``(batch, up to slots, ...)`` of each rank to ``(ranks, batch, slots, ...)``."""
+    padded = torch.cat([x, x.new_zeros(len(x), slots - x.shape[1], *x.shape[2:])], dim=1)
+    return _AllGather.apply(padded, group).unflatten(0, (-1, len(x)))
 
 
 class _AllGather(torch.autograd.Function):
