@@ -19,8 +19,18 @@ def stage(chunk_length, compressor=None):
     )
 
 
-def body(lengths=(16, 8), *, compressor=None, window=8, **settings):
-    networks = [stage(lengths[0], compressor), *(stage(length) for length in lengths[1:])]
+BANKS = {
+    "one": lambda: ["haar"] * 3,
+    "several": lambda: [wc.OrthogonalFilterBank("db2"), wc.NeuralLiftingFilterBank(dim=zoo.DIM, hidden=2), "db2"],
+}
+"""The wavelets of the stages: the same one in all, or one of another kind in each."""
+
+
+def body(lengths=(16, 8), *, compressor=None, banks="one", window=8, **settings):
+    wavelets = (zoo.wavelet_compressor(wavelet=bank) for bank in BANKS[banks]())
+    networks = [stage(length, own) for length, own in zip(lengths, wavelets)]
+    if compressor is not None:
+        networks[0] = stage(lengths[0], compressor)
     reduce_network = wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=2, window=window)
     return zoo.perturb(wc.ChunkReduce(chunk_networks=networks, reduce_network=reduce_network, **settings))
 
@@ -49,6 +59,19 @@ def test_finer_codes_may_stay_beside_coarser_ones():
         [2] * 8 + [4] * 4,
         [4] * 4 + [2] * 4,
     ]
+
+
+def test_each_stage_may_have_a_wavelet_of_its_own():
+    """And chunks of another length; rows of a ragged batch are what they are alone."""
+    network = body((16, 8, 12), banks="several").double()
+    kinds = {type(one.compressor.transform.filter_banks[0]) for one in network.chunk_networks}
+    assert len(kinds) == 3
+    values, lengths = tokens(260).values, torch.tensor([260, 150])
+    codes = network(wc.Codes.from_tokens(values, lengths))
+    assert network.spans == (16, 32, 96) and codes.end[0].unique()[:-1].tolist() == [*range(16, 257, 16)]
+    alone = network(wc.Codes.from_tokens(values[1:, :150]))
+    seen = [one.values[row][one.visible(torch.tensor([150]))[row, 0]] for one, row in ((codes, 1), (alone, 0))]
+    torch.testing.assert_close(*seen)
 
 
 def test_the_last_stage_alone():
@@ -100,7 +123,7 @@ def test_steps_of_a_reduce_network_equal_the_whole(window, lengths):
         first += count
     torch.testing.assert_close(torch.cat(outs, dim=1), whole.values)
     if window == 4:
-        assert state.codes[0].shape[1] < 4
+        assert state.codes[0].length < 4
 
 
 def test_a_reduce_network_without_steps_is_named():
@@ -116,11 +139,11 @@ def test_a_reduce_network_without_steps_is_named():
         network.step(tokens(16))
 
 
-@pytest.mark.parametrize("foreign", [False, True])
+@pytest.mark.parametrize("foreign, banks", [(False, "one"), (False, "several"), (True, "one")])
 @pytest.mark.parametrize("keep", ["all", "last"])
 @pytest.mark.parametrize("steps", [[200], [1] * 70 + [130], [7, 40, 0, 100, 53]])
-def test_steps_equal_the_whole(keep, steps, foreign):
-    network = body((16, 8, 8), keep=keep, overlap=8)
+def test_steps_equal_the_whole(keep, steps, foreign, banks):
+    network = body((16, 8, 8), banks=banks, keep=keep, overlap=8)
     if foreign:
         gru = wc.SequenceAdapter(torch.nn.GRU(zoo.DIM, zoo.DIM, batch_first=True))
         network.reduce_network = wc.ReduceAdapter(network=gru, causal=True)
@@ -188,10 +211,10 @@ def model(lengths, **settings):
     ).double()
 
 
-@pytest.mark.parametrize("overlap", [0, 20])
+@pytest.mark.parametrize("overlap, banks", [(0, "one"), (0, "several"), (20, "one")])
 @pytest.mark.parametrize("lengths", [(16,), (16, 8), (16, 8, 8)])
-def test_no_stage_leaks_the_future_and_every_stage_is_read(lengths, overlap):
-    language_model = model(lengths, overlap=overlap)
+def test_no_stage_leaks_the_future_and_every_stage_is_read(lengths, overlap, banks):
+    language_model = model(lengths, overlap=overlap, banks=banks)
     embedded = torch.randn(1, 150, zoo.DIM, dtype=torch.float64, requires_grad=True)
     language_model.embedding = zoo.Given(embedded)
     logits = language_model(torch.zeros(1, 150, dtype=torch.int64))
