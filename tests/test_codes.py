@@ -49,6 +49,15 @@ def test_holes_go_to_the_end_of_their_chunk():
     assert chunks.end[0].tolist() == [2, 4, 6]  # known without a look at what the slots hold
 
 
+def test_a_million_tokens_on_positions_are_as_exact_as_at_the_beginning():
+    """Also those of long filters, whose centres lie between tokens."""
+    compressor = wc.WaveletCompressor(transform=wc.DWT1d("db4", level=3), pruner=wc.KeepLowpass(8))
+    network, values = wc.ChunkNetwork(chunk_length=64, compressor=compressor), torch.randn(1, 128, 16)
+    far = 64 * 15_625
+    near, there = (network(wc.Codes.from_tokens(values, start=start)).position.double() for start in (0, far))
+    assert (near % 0.25).any() and (there - near - far).abs().max() < 1e-6
+
+
 def test_pack_lays_rows_one_after_another():
     codes = wc.Codes.from_tokens(torch.arange(8.0).view(2, 4, 1), torch.tensor([3, 2]))
     values, starts = codes.pack()

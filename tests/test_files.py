@@ -183,7 +183,7 @@ def test_every_damaged_byte_is_noticed(tmp_path):
         (lambda whole: whole[: len(whole) // 2], "are damaged"),
         (lambda whole: whole + b"x", "are damaged"),
         (lambda whole: b"once upon a time", "are damaged"),
-        (lambda whole: reheaded(whole, version="2"), "has format version 2; allowed: 1"),
+        (lambda whole: reheaded(whole, version="1"), "has format version 1; allowed: 2"),
         (lambda whole: reheaded(whole, format="other"), "holds no codes: its header names the format 'other'"),
         (lambda whole: reheaded(whole, tokens="9"), "are damaged: its header is not what was written"),
         (lambda whole: reheaded(whole, codes="9", sealed=True), r"are damaged: end has shape \[10\] and type I64"),

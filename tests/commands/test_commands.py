@@ -93,6 +93,34 @@ def test_compress_writes_the_codes_of_all_files_as_one_text(run, tmp_path, capsy
     assert torch.equal(codes.end, whole.end) and sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "codes"]
 
 
+def test_a_text_is_continued_from_its_codes(run, tmp_path, capsys):
+    (tmp_path / "text").write_bytes(bytes(torch.randint(256, (320,)).tolist()))
+    out_of(capsys, "compress", tmp_path / "text", "--checkpoint", run, "--output", tmp_path / "codes")
+    asked = ["generate", "--checkpoint", run, "--prompt", "and", "--max-new-tokens", 40, "--temperature", 0]
+    out = out_of(capsys, *asked, "--codes", tmp_path / "codes")
+    model = wc.load(run)
+    codes, prompt = wc.load_codes(tmp_path / "codes", model), torch.tensor([list(b"and")])
+    new = model.generate(prompt, max_new_tokens=40, temperature=0, codes=codes)[0, 3:]
+    assert out == bytes(new.tolist()).decode("utf-8", "replace") + "\n" != out_of(capsys, *asked)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.yaml").write_text(TINY.read_text())
+    checkpoint(other, zoo.perturb(build(TINY), std=0.1))
+    asked[2] = other
+    assert "made by a model with other weights" in fails(capsys, *asked, "--codes", tmp_path / "codes")
+
+
+def test_compress_says_which_stage_had_nothing_to_read(tmp_path, capsys, monkeypatch):
+    model = zoo.language_model(zoo.wavelet_compressor(), second=16).eval()
+    monkeypatch.setattr(compress, "byte_model", lambda checkpoint: model)
+    (tmp_path / "text").write_bytes(b"x" * 63)
+    asked = ["compress", tmp_path / "text", "--checkpoint", "any", "--output", tmp_path / "codes"]
+    first, second = out_of(capsys, *asked).splitlines()
+    assert first.startswith("63 bytes") and second == "chunk_networks[1] reads chunks of 64 bytes: it made no codes"
+    (tmp_path / "text").write_bytes(b"x" * 64)
+    assert out_of(capsys, *asked).count("\n") == 1
+
+
 def test_inspect_says_what_is_in_a_file(run, tmp_path, capsys):
     (tmp_path / "text").write_bytes(b"x" * 1600)
     out_of(capsys, "compress", tmp_path / "text", "--checkpoint", run, "--output", tmp_path / "codes")

@@ -6,6 +6,7 @@ import zoo
 from torch import nn
 
 import wavecomp as wc
+from wavecomp.codes import NEVER
 from wavecomp.networks.generation import Sampler, StepReader, WholeReader, nucleus, reader
 
 STAGES = {"one-stage": (16,), "two-stages": (16, 16), "three-stages": (16, 16, 8)}
@@ -201,6 +202,38 @@ def test_a_nucleus_is_the_smallest_that_reaches_its_share():
     torch.testing.assert_close(nucleus(chances, 1.0), chances)
 
 
+@pytest.mark.parametrize("stages", [(16,), (16, 16)])
+def test_a_text_is_gone_on_from_its_codes_alone(stages):
+    """Within a chunk what is said equals the forward pass on the same codes; behind it further codes come in."""
+    language_model, tokens = model(stages), text(64, rows=2)
+    codes = language_model.encode(tokens)
+    prompt = text(5)
+    read = torch.cat([prompt, text(7)], dim=1)
+    one = reader(language_model, codes)
+    logits = torch.stack([one.read(prompt), *(one.read(read[:, at : at + 1]) for at in range(5, 12))], dim=1)
+    following = torch.nn.functional.pad(read, (0, 1))
+    whole = language_model(following, codes=codes, start=64)
+    torch.testing.assert_close(logits, whole[:, 5:], rtol=0, atol=1e-5)
+    hidden = language_model(following, codes=codes.hidden(), start=64)
+    assert (hidden - whole).abs().max() > 1e-2
+    for count in (7, 40):
+        made = language_model.generate(prompt, max_new_tokens=count, temperature=0, codes=codes)
+        assert made.shape == (2, 5 + count)
+    assert one.memory.until.length == 1 + int(codes.visible(torch.tensor([64])).sum(-1).amax())
+    one.read(text(40))
+    assert one.memory.until.length > 1 + int(codes.visible(torch.tensor([64])).sum(-1).amax())
+
+
+def test_codes_of_a_text_that_ended_inside_a_chunk_of_a_later_stage():
+    """Finer codes that no coarser ones came to stand in for are read on, from the next whole chunk on."""
+    language_model = model((16, 16), COMPRESSORS["fixed"])
+    codes = language_model.encode(text(48, rows=1))  # chunks of 16, and of 32
+    one = reader(language_model, codes)
+    one.read(text(3, rows=1))
+    assert one.start == 64 and one.memory.until.length == 1 + 4 + 8
+    assert (one.memory.until.tensor == NEVER).all()
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -212,6 +245,21 @@ def test_a_nucleus_is_the_smallest_that_reaches_its_share():
         (lambda: model().generate(text(4)[0], max_new_tokens=1), r"prompt has shape \(4,\)"),
         (lambda: model().generate(text(4), torch.tensor([4, 5]), max_new_tokens=1), "lengths holds 5; allowed: 0 to 4"),
         (lambda: model().generate(text(4), torch.tensor([4]), max_new_tokens=1), r"lengths has shape \(1,\)"),
+        (
+            lambda: model().generate(text(4), max_new_tokens=1, codes=model().encode(text(16, rows=1))),
+            "codes of 1 rows do not go with a prompt of 2; allowed: as many, and no lengths",
+        ),
+        (
+            lambda: model().stream(text(4), torch.tensor([4, 2]), max_new_tokens=1, codes=model().encode(text(16))),
+            "codes of 2 rows do not go with a prompt of 2 and lengths",
+        ),
+        (
+            lambda: model(reduce_network=NoSteps(nn.Identity())).stream(
+                text(4), max_new_tokens=1, codes=model().encode(text(16))
+            ),
+            "codes go with a LocalDecoder and a Reduce-Network that has step; the model has LocalDecoder and NoSteps",
+        ),
+        (lambda: wc.StreamingEncoder(model(), start=8), "start=8 lies inside a chunk; allowed: multiples of 16"),
     ],
 )
 def test_bad_input_is_named_at_once(call, message):

@@ -51,6 +51,9 @@ def run(arguments: Namespace) -> None:
         + f", {writer.codes:,} codes, ratio {writer.ratio:.2f}, {seconds:.1f} s, "
         f"{encoder.tokens / seconds:,.0f} bytes/s: {output}\n"
     )
+    for stage, span in enumerate(model.body.spans):
+        if span > encoder.tokens:
+            sys.stdout.write(f"chunk_networks[{stage}] reads chunks of {span:,} bytes: it made no codes\n")
 
 
 def size_of(path: Path) -> int:

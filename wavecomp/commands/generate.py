@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wavecomp.commands.checkpoint import add_checkpoint, byte_model
+from wavecomp.files import load_codes
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -20,6 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", default="", metavar="TEXT", help="what is to be continued; nothing unless given")
     prompt.add_argument("--prompt-file", metavar="FILE", help="the same, from a file")
+    parser.add_argument("--codes", metavar="FILE", help="what lies before the prompt, as `wavecomp compress` wrote it")
     parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="bytes to add (%(default)s)")
     parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest byte (%(default)s)")
     parser.add_argument("--top-k", type=int, metavar="K", help="sample among so many likeliest bytes")
@@ -43,6 +45,7 @@ def run(arguments: Namespace) -> None:
         top_k=arguments.top_k,
         top_p=arguments.top_p,
         generator=generator,
+        codes=load_codes(arguments.codes, model) if arguments.codes else None,
     )
     for text in decoded(tokens):
         sys.stdout.write(text)

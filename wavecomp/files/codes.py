@@ -19,13 +19,13 @@ from wavecomp.codes import Codes, compression_ratio
 from wavecomp.files import identity
 from wavecomp.files.identity import kind_of, raw_bytes
 
-FORMAT, VERSION = "wavecomp.codes", "1"
+FORMAT, VERSION = "wavecomp.codes", "2"
 # how each field of a code is stored: widest first, so that all lie aligned; None as they are
 STORED: dict[str, torch.dtype | None] = {
     "end": torch.int64,
     "until": torch.int64,
+    "position": torch.float64,
     "values": None,
-    "position": None,
     "support": None,
     "frequency": None,
     "chunk": torch.int32,
@@ -103,7 +103,7 @@ class CodesWriter:
             raise ValueError(f"row={row} is not in codes of {rows} rows; allowed: 0 to {rows - 1}")
         held = codes.mask[row]
         for name, dtype in STORED.items():
-            field = getattr(codes, name)[row][held]
+            field = getattr(codes, name)[row][held].cpu()
             field = field if dtype is None else field.to(dtype)
             self._entries[name] = DTYPES[field.dtype], list(field.shape[1:])
             raw = raw_bytes(field)
@@ -264,7 +264,7 @@ def load_codes(path: str | Path, model: nn.Module | None = None) -> Codes:
     """
     file = CodesFile(path, model)
     fields: dict[str, Any] = {name: file[name][None] for name in STORED}
-    integers = {name: fields[name].long() for name, dtype in STORED.items() if dtype is not None}
+    integers = {name: x.long() for name, x in fields.items() if not x.is_floating_point()}
     return Codes(
         **{**fields, **integers},
         mask=torch.ones_like(fields["end"], dtype=torch.bool),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wavecomp.codes import NEVER, Codes
 from wavecomp.networks.decoder import DecoderState, LocalDecoder
 from wavecomp.networks.memory import CodeMemory
 from wavecomp.networks.streaming import StreamingEncoder
@@ -29,13 +30,20 @@ class StepReader:
 
     Args:
         model: as :func:`reader` takes it, with a :class:`LocalDecoder` and a Reduce-Network that has ``step``.
+        before: codes of a text that lies before all that is read. The text itself is not there: nothing of it is in
+            the raw window, and further codes read one another only.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, before: Codes | None = None) -> None:
         self.model = model
-        self.encoder = StreamingEncoder(model)
+        self.before = before
+        self.start = 0
+        if before is not None:
+            # whole chunks in every stage from here on
+            self.start = -(-int(before.tokens.amax()) // model.body.spans[-1]) * model.body.spans[-1]
+        self.encoder = StreamingEncoder(model, start=self.start)
         self.chunk_length: int = model.body.chunk_length
-        self.count = 0
+        self.count = self.start
         self.waiting: Tensor | None = None
         self.state: DecoderState | None = None
 
@@ -45,7 +53,9 @@ class StepReader:
         known, last = self.count, self.count + tokens.shape[1]
         if self.state is None:
             self.memory = CodeMemory(decoder, len(tokens))
-            place = max(last - decoder.reach, 0)
+            if self.before is not None:
+                self.memory.update(for_ever(self.before), self.start, self.chunk_length)
+            place = max(last - decoder.reach, self.start)
         else:
             place = self.state.place
         self.count = last
@@ -88,12 +98,29 @@ class WholeReader:
         return self.model(F.pad(self.tokens, (0, 1)))[:, -1]
 
 
-def reader(model: nn.Module) -> Reader:
-    """How this model is read token by token: in steps, if its parts can."""
+def reader(model: nn.Module, before: Codes | None = None) -> Reader:
+    """How this model is read token by token: in steps, if its parts can.
+
+    Args:
+        before: codes of a text that lies before all that is read; see :class:`StepReader`.
+
+    Raises:
+        ValueError: codes, and parts that have no steps.
+    """
     reduce_network = getattr(model.body, "reduce_network", None)
     if isinstance(model.decoder, LocalDecoder) and hasattr(reduce_network, "step"):
-        return StepReader(model)
+        return StepReader(model, before)
+    if before is not None:
+        parts = f"{type(model.decoder).__name__} and {type(reduce_network).__name__}"
+        raise ValueError(f"codes go with a LocalDecoder and a Reduce-Network that has step; the model has {parts}")
     return WholeReader(model)
+
+
+def for_ever(codes: Codes) -> Codes:
+    """The codes of whole chunks of a text that has ended: those that no others came to stand in for stay."""
+    ended = codes.tokens[:, None]
+    until = torch.where(codes.until > ended, NEVER, codes.until)
+    return codes.replace(until=until, mask=codes.mask & (codes.end < NEVER))
 
 
 class Sampler:
@@ -155,10 +182,16 @@ def nucleus(chances: Tensor, share: float) -> Tensor:
 
 
 def generate(
-    model: nn.Module, prompt: Tensor, lengths: Tensor | None, *, max_new_tokens: int, sampler: Sampler
+    model: nn.Module,
+    prompt: Tensor,
+    lengths: Tensor | None,
+    *,
+    max_new_tokens: int,
+    sampler: Sampler,
+    codes: Codes | None = None,
 ) -> Tensor:
     """See :meth:`wavecomp.ChunkReduceLM.generate`."""
-    steps = list(stream(model, prompt, lengths, max_new_tokens=max_new_tokens, sampler=sampler))
+    steps = list(stream(model, prompt, lengths, max_new_tokens=max_new_tokens, sampler=sampler, codes=codes))
     new = torch.stack(steps, dim=1) if steps else prompt[:, :0]
     if lengths is None:
         return torch.cat([prompt, new], dim=1)
@@ -168,7 +201,13 @@ def generate(
 
 
 def stream(
-    model: nn.Module, prompt: Tensor, lengths: Tensor | None, *, max_new_tokens: int, sampler: Sampler
+    model: nn.Module,
+    prompt: Tensor,
+    lengths: Tensor | None,
+    *,
+    max_new_tokens: int,
+    sampler: Sampler,
+    codes: Codes | None = None,
 ) -> Iterator[Tensor]:
     """See :meth:`wavecomp.ChunkReduceLM.stream`. Bad arguments raise here, not at the first token."""
     if max_new_tokens < 0:
@@ -177,15 +216,20 @@ def stream(
         raise ValueError(f"prompt has shape {tuple(prompt.shape)}, expected (batch, length)")
     if lengths is not None:
         check_lengths("generate", lengths, tuple(prompt.shape[:1]), prompt.shape[1])
-    return _stream(model, rows_of_one_length(prompt, lengths), max_new_tokens, sampler)
+    if codes is not None and (lengths is not None or len(codes.values) != len(prompt)):
+        raise ValueError(
+            f"codes of {len(codes.values)} rows do not go with a prompt of {len(prompt)}"
+            f"{'' if lengths is None else ' and lengths'}; allowed: as many, and no lengths"
+        )
+    groups = rows_of_one_length(prompt, lengths)
+    return _stream([reader(model, codes) for _ in groups], groups, max_new_tokens, sampler)
 
 
 @torch.no_grad()
 def _stream(
-    model: nn.Module, groups: Sequence[tuple[Tensor, Tensor]], count: int, sampler: Sampler
+    readers: Sequence[Reader], groups: Sequence[tuple[Tensor, Tensor]], count: int, sampler: Sampler
 ) -> Iterator[Tensor]:
     """Tokens of all rows, in the order that these have in the prompt."""
-    readers = [reader(model) for _ in groups]
     places = torch.cat([rows for rows, _ in groups]).argsort()
     further = [text for _, text in groups]
     for _ in range(count):

@@ -106,6 +106,7 @@ class ChunkReduceLM(Pretrained):
         top_k: int | None = None,
         top_p: float | None = None,
         generator: torch.Generator | None = None,
+        codes: Codes | None = None,
     ) -> Tensor:
         """Continue a prompt by sampling. What was read once is not read again. Put the model into eval mode.
 
@@ -117,16 +118,18 @@ class ChunkReduceLM(Pretrained):
             top_k: sample among this many likeliest tokens; all unless given.
             top_p: then among the likeliest that together have this probability; all unless given.
             generator: of the random numbers; torch's own unless given.
+            codes: of a text that lies before the prompt, such as :func:`wavecomp.load_codes` gives. The text itself is
+                not needed: the prompt and what follows are read from codes, and the raw window begins with the prompt.
 
         Returns:
             ``(batch, length + max_new_tokens)``, prompt included; new tokens follow each row's own prompt, then zeros.
 
         Raises:
-            ValueError: a negative count or temperature, a top_k below 1, a top_p that is not above 0 and up to 1, or
-                shapes that do not fit.
+            ValueError: a negative count or temperature, a top_k below 1, a top_p that is not above 0 and up to 1,
+                shapes that do not fit, codes of other rows, or beside lengths.
         """
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
-        return generate(self, prompt, lengths, max_new_tokens=max_new_tokens, sampler=sampler)
+        return generate(self, prompt, lengths, max_new_tokens=max_new_tokens, sampler=sampler, codes=codes)
 
     def stream(
         self,
@@ -138,7 +141,8 @@ class ChunkReduceLM(Pretrained):
         top_k: int | None = None,
         top_p: float | None = None,
         generator: torch.Generator | None = None,
+        codes: Codes | None = None,
     ) -> Iterator[Tensor]:
         """The new tokens of :meth:`generate` one by one as they come, ``(batch,)`` each."""
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
-        return stream(self, prompt, lengths, max_new_tokens=max_new_tokens, sampler=sampler)
+        return stream(self, prompt, lengths, max_new_tokens=max_new_tokens, sampler=sampler, codes=codes)

@@ -22,9 +22,10 @@ class StreamingEncoder:
     Args:
         model: has an ``embedding``, one token at a time, and a causal ``body`` with ``step``. Put it into eval mode.
         block: tokens that are read at once; more is faster up to a point and takes more memory.
+        start: the place of the first token; nothing before it is read. A multiple of a chunk of the last stage.
 
     Raises:
-        ValueError: a block below 1.
+        ValueError: a block below 1, or a start inside a chunk.
 
     Example:
         >>> compressor = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(4))
@@ -39,15 +40,17 @@ class StreamingEncoder:
         [4, 0]
     """
 
-    def __init__(self, model: Any, *, block: int = 2048) -> None:
+    def __init__(self, model: Any, *, block: int = 2048, start: int = 0) -> None:
         if block < 1:
             raise ValueError(f"block={block} is too small; allowed: 1 and above")
+        if start < 0 or (start and start % model.body.spans[-1]):
+            raise ValueError(f"start={start} lies inside a chunk; allowed: multiples of {model.body.spans[-1]}")
         self.embedding = model.embedding
         self.body = model.body
         chunk_length: int = model.body.chunk_length
         self.block = max(block // chunk_length, 1) * chunk_length
         self.device = next(model.parameters()).device
-        self.tokens = 0
+        self.tokens = start
         self._waiting: Tensor | None = None
         self._state: Any = None
 

@@ -142,5 +142,5 @@ class RotaryPositionFrequency(_FrequencyGain):
 
 def _sinusoids(place: Tensor, periods: Tensor) -> Tensor:
     # whole turns are dropped before the product with pi, so that far places keep their phase
-    turns = (place[..., None] / periods).remainder(1.0)
+    turns = (place[..., None] / periods).remainder(1.0).float()
     return torch.cat([torch.cos(2 * math.pi * turns), torch.sin(2 * math.pi * turns)], dim=-1)
