@@ -95,3 +95,35 @@ def test_two_stages_are_controlled_by_their_own_counts():
     # the second stage counts what the first one kept, in whole slots of its own chunks
     assert statistics["chunk_networks.1.places"].sum() == statistics["chunk_networks.0.kept"].sum()
     assert statistics["chunk_networks.1.kept"].sum() == codes.mask.sum()
+
+
+def settled(drift, noise, seed=0, steps=400):
+    """How far the threshold in evaluation is from the one that would be right after the last step.
+
+    The log threshold that gives the target moves by ``drift`` per step, and what batches hold differs by ``noise``; a
+    ratio moves by three times what the threshold does.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    controller = wc.RatioController(target_ratio=8.0)
+    for step in range(steps):
+        off = float(controller.last) - drift * step
+        codes = 1000 * torch.exp(-3 * torch.tensor(off)) * (1 + noise * torch.randn((), generator=generator))
+        controller.update(tokens=torch.tensor(8000.0), codes=codes)
+    return float(controller.eval().log_threshold) - drift * (steps - 1)
+
+
+@pytest.mark.parametrize("drift", [0.0, 3e-4, -3e-4])
+def test_in_evaluation_the_threshold_neither_lags_nor_jitters(drift):
+    """Two per cent of a ratio are 0.0067 of the logarithm of the threshold; the mean of a tenth would lag by 0.01."""
+    assert abs(settled(drift, 0.0)) < 0.004
+    found = torch.tensor([settled(drift, 0.15, seed) for seed in range(6)])
+    assert found.mean().abs() < 0.0067 and found.std() < 0.0067
+
+
+def test_a_threshold_that_is_set_is_the_one_in_evaluation():
+    controller = wc.RatioController(target_ratio=8.0).eval()
+    controller.set_threshold(0.3)
+    assert float(controller.threshold) == pytest.approx(0.3)
+    for _ in range(50):
+        controller.update(tokens=torch.tensor(800), codes=torch.tensor(100))
+    assert float(controller.threshold) == pytest.approx(0.3)

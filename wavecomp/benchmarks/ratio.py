@@ -28,9 +28,9 @@ from wavecomp.training import LanguageModelModule, TextDataModule
 from wavecomp.training.brief import seed_everything, train
 from wavecomp.training.data.text import PYTHON_STDLIB
 
-DIM, CHUNK, LEVEL, LENGTH, BATCH = 64, 128, 7, 1024, 8
+DIM, CHUNK, LEVEL, LENGTH, BATCH = 64, 128, 7, 256, 32  # of as many tokens, many short rows differ least from the next
 TARGETS = (2.0, 4.0, 8.0, 16.0, 32.0)
-VALIDATION = 320  # rows: all of the validation share of a few megabytes, since the ratio of single rows differs much
+VALIDATION = 1280  # rows: all of the validation share of a few megabytes, since the ratio of single rows differs much
 PRICED = "Shrinkage-price"  # where half of the text says nothing
 SIZE: dict[str, Any] = {"dim": DIM, "level": LEVEL, "width": DIM // 8}
 COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {

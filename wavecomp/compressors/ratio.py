@@ -18,15 +18,18 @@ class RatioController(nn.Module):
 
     With the error :math:`e = \min(\text{codes} \cdot \text{target} / \text{tokens} - 1,\; 1)` of the last step,
 
-    .. math:: p \leftarrow 0.9\, p + 0.1\, K_p\, e, \quad i \leftarrow i + K_i\, (0.25 + |e|)\, e, \quad
+    .. math:: p \leftarrow 0.9\, p + 0.1\, K_p\, e, \quad i \leftarrow i + K_i\, (0.5 + |e|)\, e, \quad
         \log \tau = \log \tau_0 + p + i
 
     The error is linear in the codes, so where it keeps to zero on average the target is met, sum over sum, even where
     the ratio jumps as the threshold moves. Small errors, which are mostly those of a batch, move it less than their
-    share of a large one. In evaluation the threshold is its mean over about the last twentieth of the updates: without
-    the jitter of single batches, and not far behind where the model's drift has taken it, which counts, since a ratio
-    may move by several times what its threshold does. ``forward`` of a network reads the threshold and never moves it;
-    :meth:`update` is called after the optimiser's step with the counts of all ranks. The state is in the checkpoint.
+    share of a large one. ``forward`` of a network reads the threshold and never moves it; :meth:`update` is called
+    after the optimiser's step with the counts of all ranks. The state is in the checkpoint.
+
+    In evaluation the threshold is one without the jitter of single batches that does not lag behind the model's drift
+    either, which counts, since a ratio may move by several times what its threshold does: twice the mean of
+    :math:`\log \tau` over about the last tenth of the updates, less that over about the last fifth. What grows evenly
+    is twice as far behind in the second, so that nothing of it is left (double exponential smoothing: Holt, 1957).
 
     Args:
         target_ratio: tokens per code, 1 and above.
@@ -45,7 +48,8 @@ class RatioController(nn.Module):
     """
 
     last: Tensor
-    average: Tensor
+    tenth: Tensor
+    fifth: Tensor
     momentum: Tensor
     total: Tensor
     updates: Tensor
@@ -62,7 +66,7 @@ class RatioController(nn.Module):
                 raise ValueError(f"{name}={gain} is negative; allowed: 0 and above")
         self.target_ratio = target_ratio
         self.start, self.proportional, self.integral = start, proportional, integral
-        for name in ("last", "average", "momentum", "total", "updates"):
+        for name in ("last", "tenth", "fifth", "momentum", "total", "updates"):
             self.register_buffer(name, torch.tensor(0.0))
         self.set_threshold(start)
 
@@ -71,8 +75,8 @@ class RatioController(nn.Module):
 
     @property
     def log_threshold(self) -> Tensor:
-        """The last one in training, their mean in evaluation."""
-        return self.last if self.training else self.average
+        """The last one in training, the one that they tend to in evaluation."""
+        return self.last if self.training else 2 * self.tenth - self.fifth
 
     @property
     def threshold(self) -> Tensor:
@@ -86,10 +90,11 @@ class RatioController(nn.Module):
         allowed = tokens.float().clamp(min=1) / self.target_ratio
         error = torch.where(counted, (codes.float() / allowed - 1).clamp(max=1), 0)
         self.momentum.copy_(0.9 * self.momentum + 0.1 * self.proportional * error)
-        self.total.add_(self.integral * (0.25 + error.abs()) * error)
+        self.total.add_(self.integral * (0.5 + error.abs()) * error)
         self.last.copy_(math.log(self.start) + self.momentum + self.total)
         self.updates.add_(1)
-        self.average.lerp_(self.last, 20 / (self.updates + 19))
+        self.tenth.lerp_(self.last, 10 / (self.updates + 9))
+        self.fifth.lerp_(self.last, 5 / (self.updates + 4))
 
     @torch.no_grad()
     def set_threshold(self, threshold: float) -> None:
@@ -102,7 +107,7 @@ class RatioController(nn.Module):
             raise ValueError(f"threshold={threshold} is no threshold; allowed: above 0")
         self.momentum.zero_()
         self.total.fill_(math.log(threshold / self.start))
-        for value in (self.last, self.average):
+        for value in (self.last, self.tenth, self.fifth):
             value.fill_(math.log(threshold))
 
 
@@ -196,7 +201,7 @@ def _bisect(
         kept = sum(float(c.mask.sum()) for c in codes)
         return sum(float(c.tokens.sum()) for c in codes) / max(kept, 1)
 
-    here = float(controller.average)
+    here = float(controller.log_threshold)
     low, high = here - 0.5, here + 0.5
     for _ in range(10):  # a bracket first, twice as wide each time
         width = high - low
