@@ -1,5 +1,6 @@
 """Benchmarks run at tiny sizes, write complete results and compute what they say."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -21,7 +22,10 @@ def test_the_command_prints_a_table_and_writes_every_run(tmp_path):
     assert {"versions", "device", "commit", "seeds", "runs"} <= result.keys()
     assert result["command"] == "python -m wavecomp.benchmarks dwt --small --repeats 2"
     timed = [run for run in result["runs"] if "seconds" in run]
-    assert {run["form"] for run in timed} >= {"matrix", "banded", "ptwt", "pywt", "copy"}
+    assert {run["form"] for run in timed} >= {"matrix", "cascade", "banded", "ptwt", "pywt", "copy"}
+    installed = importlib.util.find_spec("pytorch_wavelets") is not None
+    assert installed == any(run["form"] == "pytorch_wavelets" for run in timed)
+    assert installed == ("pytorch_wavelets" in result["versions"]) and {"torch", "python"} <= result["versions"].keys()
     assert all(len(run["seconds"]) == 2 and min(run["seconds"]) > 0 for run in timed)
     assert {run["what"] for run in result["runs"]} >= {"chunks", "one piece", "time exponent", "training memory"}
     own = {(run["what"], *run["size"], run["dtype"], run["form"]) for run in timed if run["form"] not in dwt.PEERS}
@@ -73,11 +77,12 @@ def test_table_compares_within_one_size_only():
     runs = [
         entry("ptwt", 1, [8.0, 9.0]),
         entry("pywt", 1, [4.0, 2.0]),
+        entry("pytorch_wavelets", 1, [5.0, 5.0]),
         entry("matrix", 1, [2.0, 2.0]),
         entry("matrix", 2, [1.0]),
         entry("matrix", 2, [3.0], **{"pass": "both"}),
         entry("ptwt", 2, [6.0], **{"pass": "both"}),
     ]
     one, two = rows(dwt.table(runs))
-    assert one == ["w, 1", "f", "matrix", "2,000.00", "4.25", "1.50", "", "", ""]
-    assert two == ["w, 2", "f", "matrix", "1,000.00", "", "", "", "3,000.00", "2.00"]
+    assert one == ["w, 1", "f", "matrix", "2,000.00", "4.25", "1.50", "2.50", "", "", "", ""]
+    assert two == ["w, 2", "f", "matrix", "1,000.00", "", "", "", "", "3,000.00", "2.00", ""]

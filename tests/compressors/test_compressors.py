@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import zoo
@@ -273,3 +275,35 @@ def test_statistics_and_losses_ride_along():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class Demand(torch.nn.Module):
+    """Codes of so many tokens, as a function of the threshold alone."""
+
+    def __init__(self, codes):
+        super().__init__()
+        self.controller, self.codes, self.passes = wc.RatioController(target_ratio=8.0), codes, 0
+
+    def encode(self, batch):
+        self.passes += 1
+        kept = self.codes(float(self.controller.log_threshold))
+        tokens = wc.Codes.from_tokens(torch.zeros(1, 80_000, 1))
+        return tokens.replace(mask=torch.arange(80_000)[None] < kept)
+
+
+@pytest.mark.parametrize("slope, start", [(3.0, 0.4), (3.4, -2.0), (0.5, 1.0), (12.0, 0.1)])
+def test_calibration_takes_few_passes(slope, start):
+    model = Demand(lambda x: round(10_000 * math.exp(-slope * (x - start))))
+    assert wc.calibrate(model, [torch.zeros(1)]) == pytest.approx(8, rel=0.002)
+    assert model.passes <= 8
+
+
+def test_where_the_ratio_jumps_calibration_ends_on_the_better_side():
+    model = Demand(lambda x: 11_000 if x < 0.123 else 4_000)
+    assert wc.calibrate(model, [torch.zeros(1)], steps=100) == pytest.approx(80 / 11)
+    assert model.passes < 25 and float(model.controller.log_threshold) < 0.123
+
+
+def test_a_ratio_out_of_reach_ends_calibration_too():
+    model = Demand(lambda x: 5_000)
+    assert wc.calibrate(model, [torch.zeros(1)]) == 16 and model.passes < 12

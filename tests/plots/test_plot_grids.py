@@ -64,7 +64,11 @@ def test_the_pictures_of_grids_have_a_panel_per_task_and_per_kind_of_text():
     runs = [
         {"what": what, "compressor": "a", "asked": 8, "trained": 8.1, "calibrated": 8} for what in ("text", "mixed")
     ]
-    figure = pictures.ratio_errors(runs)
     titles = ["trained, text", "calibrated, text", "trained, mixed", "calibrated, mixed"]
+    points = [{"compressor": "a", "seed": 0, "asked": 4, "codes_per_byte": 0.25, "bits_per_byte": 1.0}]
+    both = pictures.ratios(runs, points)
+    assert [ax.get_title() for ax in both.axes] == [*titles, "Rate and distortion"]
+    assert [ax.get_title() for ax in pictures.ratios([], points).axes] == ["Rate and distortion"]
+    figure = pictures.ratios(runs, [])
     assert [ax.get_title() for ax in figure.axes] == titles
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a"]

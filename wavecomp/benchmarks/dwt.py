@@ -1,7 +1,12 @@
-"""``dwt``: multilevel transforms beside ptwt, pywt and a plain copy, in chunks and in one piece."""
+"""``dwt``: multilevel transforms beside ptwt, pywt and a plain copy, in chunks and in one piece.
+
+Where pytorch_wavelets is installed (``pip install pytorch_wavelets 'setuptools<81'``) it is a peer too, with fixed
+filters, and with samples along its own last axis.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +24,8 @@ from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.tables import markdown
 
 LEVEL = 4
-PEERS = ("ptwt", "pywt", "copy")
+PEERS = ("ptwt", "pywt", "pytorch_wavelets", "copy")
+BOTH_WAYS = ("ptwt", "pytorch_wavelets")  # the peers that have gradients
 Step = Callable[[], object]
 
 
@@ -35,7 +41,7 @@ def run(options: Options) -> list[Run]:
     for dtype in (torch.float32, torch.bfloat16):
         for chunk in (64, 128, 256):
             x = _noise((1, 512, 64) if small else (8, 4096, 256), dtype, device).unflatten(1, (-1, chunk))
-            runs += _measured("chunks", x, ("matrix", *(("triton",) if x.is_cuda else ())), repeats)
+            runs += _measured("chunks", x, ("matrix", "cascade", *(("triton",) if x.is_cuda else ())), repeats)
     x = _noise((1, 2048, 16) if small else (8, 4096, 256), torch.float32, device)
     for chunk in (256, 512, 1024, 2048):  # where "auto" changes over
         runs += _measured("forms", x.unflatten(1, (-1, chunk)), ("matrix", "banded"), min(repeats, 5), peers=False)
@@ -57,18 +63,18 @@ def table(runs: Sequence[Run]) -> str:
             continue
         what, size, dtype = key
         row = [f"{what}, {' x '.join(map(str, size))}", str(dtype), form]
-        for step, peers in (("forward", PEERS), ("both", ("ptwt",))):
+        for step, peers in (("forward", PEERS), ("both", BOTH_WAYS)):
             own = timed.get((*key, form, step))
             row.append("" if own is None else f"{1e3 * statistics.median(own):,.2f}")
             for peer in peers:
                 other = timed.get((*key, peer, step))
                 row.append("" if own is None or other is None else f"{measure.ratio(other, own):.2f}")
         rows.append(row)
-    times = [f"x {peer}" for peer in PEERS]
-    header = ["input", "dtype", "form", "forward, ms", *times, "with backward, ms", "x ptwt"]
+    times = [[f"x {peer}" for peer in peers] for peers in (PEERS, BOTH_WAYS)]
+    header = ["input", "dtype", "form", "forward, ms", *times[0], "with backward, ms", *times[1]]
     note = (
         f"A learnable db4 lattice over {LEVEL} levels; x: how many times as fast as ptwt's learnable filters, as pywt, "
-        "and as a plain copy of the input, medians of pairwise ratios."
+        "as pytorch_wavelets with fixed ones, and as a plain copy of the input, medians of pairwise ratios."
     )
     values = [f"{entry['what']}: {entry['value']:.3g} {entry['unit']}" for entry in runs if "value" in entry]
     return "\n\n".join([note, markdown(header, rows), *(f"{'; '.join(values)}." for _ in values[:1])])
@@ -98,12 +104,31 @@ def _measured(what: str, x: Tensor, forms: Sequence[str], repeats: int, *, peers
         )
         forward["ptwt"] = _forward(peer, x)
         both["ptwt"] = _both(peer, [torch.randn_like(c) for c in peer(x)], x)
+        if importlib.util.find_spec("pytorch_wavelets") is not None:
+            fixed, channels_first = _fixed(x.device), rows.mT.contiguous()
+            forward["pytorch_wavelets"] = _forward(fixed, channels_first)
+            both["pytorch_wavelets"] = _both(
+                fixed, [torch.randn_like(c) for c in fixed(channels_first)], channels_first
+            )
         if not x.is_cuda:
             array = rows.numpy()
             forward["pywt"] = lambda: pywt.wavedec(array, "db4", mode="periodization", level=LEVEL, axis=-2)
     for name, functions in (("forward", forward), ("both", both)):
         for form, seconds in measure.interleaved(functions, repeats).items():
             yield _entry(what, x, form) | {"pass": name, "seconds": seconds}
+
+
+def _fixed(device: torch.device) -> Callable[[Tensor], Sequence[Tensor]]:
+    """The transform of pytorch_wavelets: the approximation and the details, finest first."""
+    from pytorch_wavelets import DWT1DForward
+
+    transform = DWT1DForward(J=LEVEL, wave="db4", mode="periodization").to(device)
+
+    def coefficients(x: Tensor) -> Sequence[Tensor]:
+        approximation, details = transform(x)
+        return [approximation, *details]
+
+    return coefficients
 
 
 def _growth(sizes: Sequence[int], device: torch.device, repeats: int) -> Iterator[Run]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from wavecomp import plots
 from wavecomp.benchmarks.measure import Run
@@ -32,15 +33,26 @@ def bits_by_task(runs: Sequence[Run], by: str) -> Drawing:
     return figure
 
 
-def ratio_errors(runs: Sequence[Run]) -> Drawing:
-    """A row per kind of text; on the left as trained, on the right as calibrated."""
-    kinds = list(dict.fromkeys(run["what"] for run in runs))
-    figure = new_figure(height=2.6 * len(kinds))
-    for row, kind in zip(figure.subplots(len(kinds), 2, squeeze=False, sharey="row"), kinds):
-        for panel, key in zip(row, ("trained", "calibrated")):
-            plots.plot_ratio_error([run for run in runs if run["what"] == kind], key=key, ax=panel)
-            panel.set_title(f"{key}, {kind}", fontsize="small")
-            panel.get_legend().remove()
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize="x-small")
+def ratios(errors: Sequence[Run], points: Sequence[Run]) -> Drawing:
+    """How far ratios are off, and below it what they cost.
+
+    Args:
+        errors: a row per kind of text, which is ``what``; on the left as trained, on the right as calibrated.
+        points: of :func:`~wavecomp.plots.plot_rate_distortion`.
+    """
+    kinds = list(dict.fromkeys(run["what"] for run in errors))
+    heights = [len(kinds)] * bool(kinds) + [1] * bool(points)
+    figure = new_figure(height=2.6 * sum(heights))
+    parts: Any = figure.subfigures(2, 1, height_ratios=heights) if len(heights) == 2 else [figure] * 2
+    above, below = parts
+    if kinds:
+        for row, kind in zip(above.subplots(len(kinds), 2, squeeze=False, sharey="row"), kinds):
+            for panel, key in zip(row, ("trained", "calibrated")):
+                plots.plot_ratio_error([run for run in errors if run["what"] == kind], key=key, ax=panel)
+                panel.set_title(f"{key}, {kind}", fontsize="small")
+                panel.get_legend().remove()
+        handles, labels = above.axes[0].get_legend_handles_labels()
+        above.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize="x-small")
+    if points:
+        plots.plot_rate_distortion(points, ax=below.subplots())
     return figure

@@ -3,6 +3,7 @@
 A small language model is trained on text with an adaptive compressor. Given are the mean ratio on validation text
 during the last tenth of training, that after calibration on this text, and that of every other batch of it after
 calibration on those between, which says how much texts differ.
+What a ratio costs is in :mod:`wavecomp.benchmarks.curves`.
 With ``--source`` prose and noise are mixed too: every other chunk holds the same sentence, and given is how many codes
 a chunk of prose has for each of a chunk of the sentence.
 """
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import wavecomp as wc
-from wavecomp.benchmarks import grid, makers, pictures
+from wavecomp.benchmarks import curves, grid, makers, pictures
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.mixed import MixedTextDataModule
 from wavecomp.benchmarks.tables import markdown, mean_and_spread
@@ -29,7 +30,8 @@ from wavecomp.training.brief import seed_everything, train
 from wavecomp.training.data.text import PYTHON_STDLIB
 
 DIM, CHUNK, LEVEL, LENGTH, BATCH = 64, 128, 7, 256, 32  # of as many tokens, many short rows differ least from the next
-TARGETS = (2.0, 4.0, 8.0, 16.0, 32.0)
+TARGETS = (4.0, 8.0, 16.0)
+FAR = (2.0, 32.0)  # for one compressor
 VALIDATION = 1280  # rows: all of the validation share of a few megabytes, since the ratio of single rows differs much
 PRICED = "Shrinkage-price"  # where half of the text says nothing
 SIZE: dict[str, Any] = {"dim": DIM, "level": LEVEL, "width": DIM // 8}
@@ -44,17 +46,24 @@ COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
 def members(options: Options) -> dict[str, grid.Member]:
     """By compressor, target and seed, on text; on text with a sentence in between as well where a source is given."""
     steps, seeds, targets = (20, 1, (8.0,)) if options.small else (400, 3, TARGETS)
-    source = options.source
+    text: dict[str, Any] = {"source": options.source, "steps": steps, "validation": 64 if options.small else VALIDATION}
     found: dict[str, grid.Member] = {}
     for seed, name in itertools.product(range(seeds), COMPRESSORS):
-        for target in targets if name != PRICED else ():
-            found[f"text-{target:g}-{seed}-{name}"] = functools.partial(_text, name, target, seed, steps, source)
-        if source is not None:
-            found[f"mixed-8-{seed}-{name}"] = functools.partial(_mixed, name, 8.0, seed, steps, source)
-    return found
+        more = FAR if name == "Shrinkage" and not options.small else ()
+        for target in (*targets, *more) if name != PRICED else ():
+            found[f"text-{target:g}-{seed}-{name}"] = functools.partial(_text, name, target, seed, **text)
+        if options.source is not None:
+            found[f"mixed-8-{seed}-{name}"] = functools.partial(_mixed, name, 8.0, seed, **text)
+    return found | curves.members(options.small, options.source)
 
 
 def table(runs: Sequence[Run]) -> str:
+    """What was asked for and what was reached, and the curves of rate and distortion."""
+    others, of_curves = _parts(runs)
+    return "\n\n".join(filter(None, (_table(others) if others else "", curves.table(of_curves))))
+
+
+def _table(runs: Sequence[Run]) -> str:
     """Mean over seeds, and how far the worst of them is off."""
     seeds = len({entry["seed"] for entry in runs})
     rows = []
@@ -78,12 +87,18 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def figure(runs: Sequence[Run]) -> Drawing:
-    """How far each ratio is off."""
-    return pictures.ratio_errors(runs)
+    """How far each ratio is off, and what it costs."""
+    others, of_curves = _parts(runs)
+    return pictures.ratios(others, curves.points(of_curves))
 
 
-def _text(name: str, target: float, seed: int, steps: int, source: str | None) -> Run:
-    data = TextDataModule(**_settings(seed, source))
+def _parts(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """What was asked for and reached, and the curves."""
+    return [e for e in runs if e["what"] != "curve"], [e for e in runs if e["what"] == "curve"]
+
+
+def _text(name: str, target: float, seed: int, *, source: str | None, steps: int, validation: int) -> Run:
+    data = TextDataModule(**_settings(seed, source, validation))
     model, batches, seen = _trained(name, target, seed, steps, data)
     calibrated = wc.calibrate(model, batches)
     wc.calibrate(model, batches[::2])
@@ -99,8 +114,8 @@ def _text(name: str, target: float, seed: int, steps: int, source: str | None) -
     }
 
 
-def _mixed(name: str, target: float, seed: int, steps: int, source: str) -> Run:
-    data = MixedTextDataModule(chunk=CHUNK, **_settings(seed, source))
+def _mixed(name: str, target: float, seed: int, *, source: str | None, steps: int, validation: int) -> Run:
+    data = MixedTextDataModule(chunk=CHUNK, **_settings(seed, source, validation))
     model, batches, seen = _trained(name, target, seed, steps, data)
     reached = wc.calibrate(model, batches)
     with torch.no_grad():
@@ -118,8 +133,8 @@ def _mixed(name: str, target: float, seed: int, steps: int, source: str) -> Run:
     }
 
 
-def _settings(seed: int, source: str | None) -> dict[str, Any]:
-    size = {"length": LENGTH, "batch_size": BATCH, "validation_samples": VALIDATION}
+def _settings(seed: int, source: str | None, validation: int) -> dict[str, Any]:
+    size = {"length": LENGTH, "batch_size": BATCH, "validation_samples": validation}
     return {"source": source or PYTHON_STDLIB, "seed": seed, **size}
 
 

@@ -18,7 +18,7 @@ import torch
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.training.data.text import find_files
 
-PACKAGES = ("torch", "ptwt", "pywavelets", "numpy", "wavecomp")
+PACKAGES = ("torch", "ptwt", "pywavelets", "pytorch_wavelets", "numpy", "wavecomp")
 UNKNOWN = "unknown"
 Result = dict[str, Any]
 
@@ -33,14 +33,20 @@ def result(name: str, runs: Sequence[Run], options: Options, *, members: int | N
         "benchmark": name,
         "command": command(name, options),
         "source": None if options.source is None else text(options.source),
-        "versions": {package: metadata.version(package) for package in PACKAGES}
-        | {"python": platform.python_version()},
+        "versions": versions(),
         "device": device() if members is None else _each(runs, "device"),
         "commit": commit() if members is None else _each(runs, "commit"),
         "seeds": sorted({run["seed"] for run in runs}),
         "members": members,
         "runs": list(runs),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of those packages that count and are installed."""
+    installed = {(found.name or "").replace("-", "_").lower(): found.version for found in metadata.distributions()}
+    found = {package: installed[package] for package in PACKAGES if package in installed}
+    return found | {"python": platform.python_version()}
 
 
 def runs_of(path: Path, command: str) -> list[Run]:

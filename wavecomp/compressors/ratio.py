@@ -12,6 +12,11 @@ from torch.nn import functional as F
 from wavecomp.codes import Codes
 from wavecomp.compressors.pruning import check_ratio
 
+NARROW = 1e-4
+"""Logarithms of thresholds that differ by less are one: what is between them is a jump of the ratio."""
+FAR = 40.0
+"""How far from the first logarithm of a threshold one is looked for."""
+
 
 class RatioController(nn.Module):
     r"""Holds a compression ratio by moving the logarithm of a threshold: a PI controller.
@@ -146,7 +151,7 @@ def calibrate(
 ) -> float:
     """Set the threshold so that held-out data comes out at the target ratio.
 
-    The ratio rises with the threshold, so it is found by bisection.
+    The ratio rises with the threshold, so it is found between one that is too low and one that is too high.
 
     Args:
         model: holds one :class:`RatioController`.
@@ -183,41 +188,49 @@ def calibrate(
     training = model.training
     model.eval()
     try:
-        return _bisect(controller, encode or model.encode, batches, steps, tolerance)  # type: ignore[arg-type]
+        return _search(controller, encode or model.encode, batches, steps, tolerance)  # type: ignore[arg-type]
     finally:
         model.train(training)
 
 
-def _bisect(
+def _search(
     controller: RatioController,
     encode: Callable[[Tensor], Codes],
     batches: Sequence[Tensor],
     steps: int,
     tolerance: float,
 ) -> float:
-    def ratio_at(log_threshold: float) -> float:
+    """The ratio at the best threshold that was found, which is set.
+
+    Until both sides are known, steps follow a ratio that moves by three times what its threshold does, twice as far
+    each time; then the straight line between the sides, and the middle where that did not halve them.
+    """
+    tried: list[tuple[float, float, float]] = []
+
+    def off(log_threshold: float) -> float:
         controller.set_threshold(math.exp(log_threshold))
         codes = [encode(batch) for batch in batches]
         kept = sum(float(c.mask.sum()) for c in codes)
-        return sum(float(c.tokens.sum()) for c in codes) / max(kept, 1)
+        ratio = sum(float(c.tokens.sum()) for c in codes) / max(kept, 1)
+        error = math.log(ratio / controller.target_ratio)
+        tried.append((abs(error), log_threshold, ratio))
+        return error
 
-    here = float(controller.log_threshold)
-    low, high = here - 0.5, here + 0.5
-    for _ in range(10):  # a bracket first, twice as wide each time
-        width = high - low
-        if ratio_at(low) > controller.target_ratio:
-            low, high = low - 2 * width, low
-        elif ratio_at(high) < controller.target_ratio:
-            low, high = high, high + 2 * width
-        else:
+    low, high = (-math.inf, 0.0), (math.inf, 0.0)  # log threshold and error; of a side that is not known, infinite
+    start = here = float(controller.log_threshold)
+    stride, width = 1 / 3, math.inf
+    while len(tried) < steps and high[0] - low[0] > NARROW and abs(here - start) < FAR:
+        error = off(here)
+        if abs(error) < tolerance:
             break
-    best = (math.inf, here, 0.0)
-    for _ in range(steps):
-        middle = (low + high) / 2
-        reached = ratio_at(middle)
-        best = min(best, (abs(math.log(reached / controller.target_ratio)), middle, reached))
-        if best[0] < tolerance:
-            break
-        low, high = (middle, high) if reached < controller.target_ratio else (low, middle)
-    controller.set_threshold(math.exp(best[1]))
-    return best[2]
+        low, high = ((here, error), high) if error < 0 else (low, (here, error))
+        if math.isinf(high[0] - low[0]):
+            here -= max(stride * abs(error), NARROW) * math.copysign(1, error)
+            stride *= 2
+            continue
+        halved, width = high[0] - low[0] <= width / 2, high[0] - low[0]
+        share = low[1] / (low[1] - high[1]) if halved or len(tried) % 2 else 0.5
+        here = low[0] + min(max(share, 0.05), 0.95) * width
+    _, best, reached = min(tried)
+    controller.set_threshold(math.exp(best))
+    return reached

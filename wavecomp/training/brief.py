@@ -58,19 +58,26 @@ def train(
     Returns:
         What the validation logged.
     """
+    callbacks: list[L.Callback] = [] if after_step is None else [_AfterStep(after_step)]
     with _quiet():
-        trainer = L.Trainer(
-            max_steps=steps,
-            limit_val_batches=0,
-            num_sanity_val_steps=0,
-            callbacks=[] if after_step is None else [_AfterStep(after_step)],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            gradient_clip_val=1.0,
-        )
+        trainer = _trainer(max_steps=steps, limit_val_batches=0, gradient_clip_val=1.0, callbacks=callbacks)
         trainer.fit(module, datamodule=data)
-        trainer.limit_val_batches = 1.0
-        (found,) = trainer.validate(module, datamodule=data, verbose=False)
+    return validate(module, data)
+
+
+def validate(module: L.LightningModule, data: L.LightningDataModule) -> dict[str, float]:
+    """What the validation logs."""
+    with _quiet():
+        (found,) = _trainer().validate(module, datamodule=data, verbose=False)
     return dict(found)
+
+
+def _trainer(**settings: Any) -> L.Trainer:
+    return L.Trainer(
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
