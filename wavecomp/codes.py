@@ -208,7 +208,7 @@ class Codes(Record):
         values = F.pad(self.values, (0, 0, 0, missing)).view(batch, chunks, chunk_length, dim)
         mask, position, support = shaped(self.mask), shaped(self.position), shaped(self.support)
         if not self.dense:
-            order = (~mask).int().argsort(dim=-1, stable=True)
+            order = codes_first(mask)
             values = values.gather(-2, order[..., None].expand_as(values))
             mask, position, support = (x.gather(-1, order) for x in (mask, position, support))
         end = torch.cat([self.end, self.end.new_full((batch, missing), NEVER)], dim=1)
@@ -281,6 +281,11 @@ class Codes(Record):
 def _exact(place: Tensor) -> Tensor:
     """Places as real numbers, to the last digit: of fp32 a million tokens leave a sixteenth. MPS has no fp64."""
     return place.float() if place.device.type == "mps" else place.double()
+
+
+def codes_first(mask: Tensor) -> Tensor:
+    """``(..., slots)``: the slots that hold a code, in the order that they have, and then the empty ones."""
+    return (~mask).int().argsort(dim=-1, stable=True)
 
 
 def compression_ratio(tokens: Tensor, codes: Tensor) -> Tensor:

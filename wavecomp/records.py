@@ -56,7 +56,10 @@ class Record:
         def move(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor):
                 return leaf
-            return leaf.to(device, dtype if leaf.is_floating_point() else None, non_blocking)
+            to = dtype if leaf.is_floating_point() else None
+            if to is None and leaf.dtype == torch.float64 and device is not None and device.type == "mps":
+                to = torch.float32  # which has no more
+            return leaf.to(device, to, non_blocking)
 
         return pytree.tree_map(move, self)
 

@@ -96,6 +96,16 @@ def test_members_keep_as_many_codes_as_they_are_compared_at():
                 assert compressor.capacity(tasks.CHUNK) == tasks.CHUNK // target, name
 
 
+def test_what_is_compared_has_as_many_parameters():
+    """A strided convolution, the fixed low-pass with its channel, and what adapts with half of one."""
+    for target in (4, 8, 16):
+        sizes = [
+            tasks.parameters(tasks.autoencoder(quality.compressors(target)[name]()))
+            for name in ("strided", quality.OURS, "partial+half-channel")
+        ]
+        assert max(sizes) < 1.015 * min(sizes)
+
+
 def test_transforms_keep_as_many_codes_and_only_those_called_learned_learn():
     makers = wavelets.compressors()
     assert len(makers) > 15

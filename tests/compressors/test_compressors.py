@@ -14,7 +14,7 @@ def test_local_approximations_are_scaled_means():
     codes = compressor(wc.Codes.from_tokens(x).cut(16))
     means = F.rms_norm(x, (8,)).view(1, 8, 4, 8).mean(2)
     torch.testing.assert_close(codes.values, 2 * means)
-    torch.testing.assert_close(codes.position[0], torch.arange(8) * 4 + 1.5)
+    torch.testing.assert_close(codes.position[0], torch.arange(8.0, dtype=torch.float64) * 4 + 1.5)
     assert codes.statistics["band_energy"].shape == (1, 2, 3)
     pooled = wc.MeanPoolCompressor(count=4)(wc.Codes.from_tokens(x).cut(16))
     torch.testing.assert_close(pooled.values, means)
@@ -307,3 +307,4 @@ def test_where_the_ratio_jumps_calibration_ends_on_the_better_side():
 def test_a_ratio_out_of_reach_ends_calibration_too():
     model = Demand(lambda x: 5_000)
     assert wc.calibrate(model, [torch.zeros(1)]) == 16 and model.passes < 12
+    assert float(model.controller.log_threshold) == 0  # where it was

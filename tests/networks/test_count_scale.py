@@ -71,3 +71,14 @@ def test_codes_seen_are_those_that_are_visible():
     assert visible.amax() > 10 and (visible.diff() < 0).any() and not codes.mask.all()
     torch.testing.assert_close(codes.seen(place), visible)
     assert not codes.hidden().seen(place).any()
+
+
+def test_a_decoder_compiles_without_a_graph_break():
+    decoder = wc.LocalDecoder(dim=zoo.DIM, heads=2, layers=1, window=4, count_scale=True)
+    codes = zoo.language_model(chunk=16).body(wc.Codes.from_tokens(torch.randn(2, 48, zoo.DIM)))
+    codes, tokens = codes.replace(values=codes.values.detach()), torch.randn(2, 60, zoo.DIM)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda: decoder(tokens, codes), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(), decoder(tokens, codes), rtol=1e-4, atol=1e-5)
+    compiled().sum().backward()
+    assert decoder.blocks[0].memory_attention.count_scale.grad.abs().min() > 0

@@ -202,10 +202,18 @@ def test_a_nucleus_is_the_smallest_that_reaches_its_share():
     torch.testing.assert_close(nucleus(chances, 1.0), chances)
 
 
-@pytest.mark.parametrize("stages", [(16,), (16, 16)])
-def test_a_text_is_gone_on_from_its_codes_alone(stages):
+@pytest.mark.parametrize(
+    "stages, settings",
+    [
+        ((16,), {}),
+        ((16, 16), {}),
+        ((16, 16), {"overlap": 5}),
+        ((16,), {"count_scale": True, "support_bias": True}),
+    ],
+)
+def test_a_text_is_gone_on_from_its_codes_alone(stages, settings):
     """Within a chunk what is said equals the forward pass on the same codes; behind it further codes come in."""
-    language_model, tokens = model(stages), text(64, rows=2)
+    language_model, tokens = model(stages, **settings), text(64, rows=2)
     codes = language_model.encode(tokens)
     prompt = text(5)
     read = torch.cat([prompt, text(7)], dim=1)
@@ -221,7 +229,7 @@ def test_a_text_is_gone_on_from_its_codes_alone(stages):
         assert made.shape == (2, 5 + count)
     assert one.memory.until.length == 1 + int(codes.visible(torch.tensor([64])).sum(-1).amax())
     one.read(text(40))
-    assert one.memory.until.length > 1 + int(codes.visible(torch.tensor([64])).sum(-1).amax())
+    assert one.encoder.tokens == 64 + 48 and not torch.equal(one.memory.until.tensor[:, 1:], codes.until)
 
 
 def test_codes_of_a_text_that_ended_inside_a_chunk_of_a_later_stage():

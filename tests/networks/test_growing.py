@@ -7,6 +7,7 @@ import wavecomp as wc
 from wavecomp.networks.growing import Growing
 
 
+@torch.no_grad()
 def test_it_is_seldom_copied():
     growing, rooms = Growing(torch.zeros(2, 1)), set()
     for number in range(1, 1000):
@@ -15,6 +16,7 @@ def test_it_is_seldom_copied():
     assert torch.equal(growing.tensor, torch.arange(1000.0).expand(2, -1)) and len(rooms) < 12
 
 
+@torch.no_grad()
 def test_what_is_dropped_at_the_beginning_gives_its_room_back():
     growing = Growing(torch.zeros(2, 4, 3), axis=1)
     for number in range(200):
@@ -24,6 +26,7 @@ def test_what_is_dropped_at_the_beginning_gives_its_room_back():
     assert growing.tensor[1, :, 2].tolist() == [196, 197, 198, 199]
 
 
+@torch.no_grad()
 def test_some_places_are_kept():
     growing = Growing(torch.arange(1000.0).repeat(2, 1))
     growing.keep(2, torch.arange(998) % 100 == 7)
@@ -32,6 +35,7 @@ def test_some_places_are_kept():
     assert growing.tensor[1, -2:].tolist() == [909, 1]
 
 
+@torch.no_grad()
 def test_copies_do_not_disturb_each_other():
     one = Growing(torch.zeros(1, 4))
     one.append(torch.ones(1, 1))
@@ -56,6 +60,18 @@ def test_gradients_pass_and_inference_mode_is_left():
         growing.append(torch.ones(1, 3))
     growing.append(torch.ones(1, 1))
     assert growing.tensor.tolist() == [[0, 1, 1, 1, 1]]
+
+
+def test_what_a_gradient_needs_is_not_written_over():
+    """Also where what grows needs none itself."""
+    scale = torch.ones((), requires_grad=True)
+    growing, total = Growing(torch.ones(1, 1)), 0.0
+    for _ in range(5):
+        growing.append(torch.ones(1, 1))
+        total = total + (scale * growing.tensor).square().sum()
+        growing.keep(1, torch.arange(growing.length - 1) % 2 == 0)
+    total.backward()
+    assert float(scale.grad) > 0
 
 
 @torch.no_grad()

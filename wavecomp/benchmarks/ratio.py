@@ -29,9 +29,9 @@ from wavecomp.training import LanguageModelModule, TextDataModule
 from wavecomp.training.brief import seed_everything, train
 from wavecomp.training.data.text import PYTHON_STDLIB
 
-DIM, CHUNK, LEVEL, LENGTH, BATCH = 64, 128, 7, 256, 32  # of as many tokens, many short rows differ least from the next
+DIM, CHUNK, LEVEL, LENGTH, BATCH = 64, 128, 7, 256, 32  # many short rows: a few long ones differ more from the next
 TARGETS = (4.0, 8.0, 16.0)
-FAR = (2.0, 32.0)  # for one compressor
+EXTREMES = (2.0, 32.0)  # for one compressor
 VALIDATION = 1280  # rows: all of the validation share of a few megabytes, since the ratio of single rows differs much
 PRICED = "Shrinkage-price"  # where half of the text says nothing
 SIZE: dict[str, Any] = {"dim": DIM, "level": LEVEL, "width": DIM // 8}
@@ -49,7 +49,7 @@ def members(options: Options) -> dict[str, grid.Member]:
     text: dict[str, Any] = {"source": options.source, "steps": steps, "validation": 64 if options.small else VALIDATION}
     found: dict[str, grid.Member] = {}
     for seed, name in itertools.product(range(seeds), COMPRESSORS):
-        more = FAR if name == "Shrinkage" and not options.small else ()
+        more = EXTREMES if name == "Shrinkage" and not options.small else ()
         for target in (*targets, *more) if name != PRICED else ():
             found[f"text-{target:g}-{seed}-{name}"] = functools.partial(_text, name, target, seed, **text)
         if options.source is not None:

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from wavecomp.codes import Codes
 from wavecomp.compressors.pruning import check_ratio
 
-NARROW = 1e-4
+SAME = 1e-4
 """Logarithms of thresholds that differ by less are one: what is between them is a jump of the ratio."""
-FAR = 40.0
+REACH = 40.0
 """How far from the first logarithm of a threshold one is looked for."""
 
 
@@ -33,8 +33,8 @@ class RatioController(nn.Module):
 
     In evaluation the threshold is one without the jitter of single batches that does not lag behind the model's drift
     either, which counts, since a ratio may move by several times what its threshold does: twice the mean of
-    :math:`\log \tau` over about the last tenth of the updates, less that over about the last fifth. What grows evenly
-    is twice as far behind in the second, so that nothing of it is left (double exponential smoothing: Holt, 1957).
+    :math:`\log \tau` over about the last fifth of the updates, less that over about the last two fifths. The first lags
+    by a tenth of all updates and the second by a fifth, so that of a drift that is even nothing is left.
 
     Args:
         target_ratio: tokens per code, 1 and above.
@@ -98,8 +98,8 @@ class RatioController(nn.Module):
         self.total.add_(self.integral * (0.5 + error.abs()) * error)
         self.last.copy_(math.log(self.start) + self.momentum + self.total)
         self.updates.add_(1)
-        self.tenth.lerp_(self.last, 10 / (self.updates + 9))
-        self.fifth.lerp_(self.last, 5 / (self.updates + 4))
+        self.tenth.lerp_(self.last, 9 / (self.updates + 8))
+        self.fifth.lerp_(self.last, 4 / (self.updates + 3))
 
     @torch.no_grad()
     def set_threshold(self, threshold: float) -> None:
@@ -219,18 +219,18 @@ def _search(
     low, high = (-math.inf, 0.0), (math.inf, 0.0)  # log threshold and error; of a side that is not known, infinite
     start = here = float(controller.log_threshold)
     stride, width = 1 / 3, math.inf
-    while len(tried) < steps and high[0] - low[0] > NARROW and abs(here - start) < FAR:
+    while len(tried) < steps and high[0] - low[0] > SAME and abs(here - start) < REACH:
         error = off(here)
         if abs(error) < tolerance:
             break
         low, high = ((here, error), high) if error < 0 else (low, (here, error))
         if math.isinf(high[0] - low[0]):
-            here -= max(stride * abs(error), NARROW) * math.copysign(1, error)
+            here -= max(stride * abs(error), SAME) * math.copysign(1, error)
             stride *= 2
             continue
         halved, width = high[0] - low[0] <= width / 2, high[0] - low[0]
-        share = low[1] / (low[1] - high[1]) if halved or len(tried) % 2 else 0.5
+        share = low[1] / (low[1] - high[1]) if halved else 0.5
         here = low[0] + min(max(share, 0.05), 0.95) * width
-    _, best, reached = min(tried)
+    _, best, reached = min(tried, key=lambda one: one[0])
     controller.set_threshold(math.exp(best))
     return reached

@@ -54,7 +54,7 @@ class StepReader:
         if self.state is None:
             self.memory = CodeMemory(decoder, len(tokens))
             if self.before is not None:
-                self.memory.update(for_ever(self.before), self.start, self.chunk_length)
+                self.memory.update(for_ever(self.before, self.model.body.overlap), self.start, self.chunk_length)
             place = max(last - decoder.reach, self.start)
         else:
             place = self.state.place
@@ -116,9 +116,13 @@ def reader(model: nn.Module, before: Codes | None = None) -> Reader:
     return WholeReader(model)
 
 
-def for_ever(codes: Codes) -> Codes:
-    """The codes of whole chunks of a text that has ended: those that no others came to stand in for stay."""
-    ended = codes.tokens[:, None]
+def for_ever(codes: Codes, overlap: int) -> Codes:
+    """The codes of whole chunks of a text that has ended: those that no others came to stand in for stay.
+
+    Args:
+        overlap: tokens that codes stay beside those that stand in for them.
+    """
+    ended = codes.tokens[:, None] + overlap
     until = torch.where(codes.until > ended, NEVER, codes.until)
     return codes.replace(until=until, mask=codes.mask & (codes.end < NEVER))
 
@@ -221,6 +225,7 @@ def stream(
             f"codes of {len(codes.values)} rows do not go with a prompt of {len(prompt)}"
             f"{'' if lengths is None else ' and lengths'}; allowed: as many, and no lengths"
         )
+    codes = None if codes is None else codes.to(prompt.device)
     groups = rows_of_one_length(prompt, lengths)
     return _stream([reader(model, codes) for _ in groups], groups, max_new_tokens, sampler)
 

@@ -12,7 +12,7 @@ class Growing:
     """A tensor that grows along one axis; its room doubles, so that a long one is seldom copied.
 
     A :meth:`copy` costs nothing, so that a state can be gone on from twice: the first to grow takes the room behind
-    what both have, the other one moves. Where gradients are needed nothing is written in place.
+    what both have, the other one moves. With gradients enabled nothing is written in place.
 
     Args:
         tensor: what is there at the beginning.
@@ -81,6 +81,8 @@ class Growing:
         self._written = [length]  # how far any of those that share the room has come
 
     def _may_write(self) -> bool:
+        if torch.is_grad_enabled() or self.room.requires_grad:
+            return False  # a gradient may need what is there, be it that of something else
         if self.room.is_inference() and not torch.is_inference_mode_enabled():
             return False
         return self._written[0] == self._last

@@ -126,7 +126,7 @@ class ChunkReduceLM(Pretrained):
 
         Raises:
             ValueError: a negative count or temperature, a top_k below 1, a top_p that is not above 0 and up to 1,
-                shapes that do not fit, codes of other rows, or beside lengths.
+                shapes that do not fit, codes of other rows, or beside lengths, or for parts that have no steps.
         """
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
         return generate(self, prompt, lengths, max_new_tokens=max_new_tokens, sampler=sampler, codes=codes)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wavecomp.codes import NEVER, Codes
+from wavecomp.codes import NEVER, Codes, codes_first
 from wavecomp.networks.attention import MemoryAttention, join_heads, log_of_support
 from wavecomp.networks.decoder import LocalDecoder
 from wavecomp.networks.growing import Growing
@@ -93,8 +93,7 @@ class CodeMemory:
         until = torch.where(codes.mask, codes.until, 0)
         seen = until > token
         count = int(seen.sum(-1).amax()) if codes.values.shape[1] else 0
-        # codes first, in the order that they have
-        order = (~seen).int().argsort(dim=-1, stable=True)[:, :count]
+        order = codes_first(seen)[:, :count]
         until, position, support = (x.gather(1, order) for x in (until, codes.position, codes.support))
         values = codes.values.gather(1, order[..., None].expand(-1, -1, self.dim))
         rotary = self.angles(position)

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.nn import functional as F
 
-from wavecomp.codes import Codes
+from wavecomp.codes import Codes, codes_first
 from wavecomp.networks import ChunkReduce, ChunkReduceLM, TransformerBlock
 from wavecomp.networks.embedding import embed_tokens
 from wavecomp.training.data import Batch
@@ -157,7 +157,7 @@ def gather_codes(codes: Codes, *, each: int, total: int, group: dist.ProcessGrou
         fields.update(zip(names, stacked.unbind(-1)))
     mask = fields["mask"]
     most = max(int(mask.sum(-1).amax()), 1)
-    order = (~codes.mask).int().argsort(dim=-1, stable=True)[:, :most]
+    order = codes_first(codes.mask)[:, :most]
     packed = _gathered(codes.values.gather(1, order[..., None].expand(-1, -1, codes.values.shape[-1])), most, group)
     place = (mask.cumsum(-1) - 1).clamp(min=0)[..., None].expand(*mask.shape, packed.shape[-1])
     fields["values"] = torch.where(mask[..., None], packed.gather(2, place), 0)
