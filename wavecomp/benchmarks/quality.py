@@ -4,8 +4,9 @@ Each member of the grid (task, ratio, seed, compressor) trains one small model; 
 :mod:`wavecomp.benchmarks.tasks`. Two members are another model altogether, floors to stand on:
 
 map-reduce   each chunk is encoded alone and pooled to as many codes; no code reads another. Its blocks are as many.
-window       on ``text``: no codes, but a Transformer with as many parameters that looks back as far per block as the
-             decoder of the others. Trained for as many steps, and anew for as many as take as long.
+window       on ``text`` and ``text-16k``, the same in rows of 16,384 bytes: no codes, but a Transformer with as many
+             parameters that looks back as far per block as the decoder of the others. Trained for as many steps, and
+             anew for as many as take as long as ours.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from wavecomp.benchmarks.tasks import CHUNK, DIM, HEADS
 from wavecomp.report.figure import Drawing
 
 SEEDS = 3
-STEPS = {"copy": 800, "uneven": 800, "recall": 1600, "rate": 300, "mixed": 300, "text": 400}
+STEPS = {"copy": 800, "uneven": 800, "recall": 1600, "rate": 300, "mixed": 300, "text": 400, "text-16k": 200}
 RATIOS = {
     "copy": (4, 8, 16),
     "uneven": (8, 16),
@@ -34,6 +35,7 @@ RATIOS = {
     "rate": (4, 8, 16),
     "mixed": (8, 16),
     "text": (4, 8),
+    "text-16k": (4, 8),
 }
 OURS, MAP_REDUCE, WINDOW = "lowpass+channel", "map-reduce", "window"
 LEADING = (OURS, "lowpass", "partial+channel", "partial+half-channel", "mean", "strided", "dct", "random-k+channel")
@@ -63,7 +65,7 @@ def table(runs: Sequence[Run]) -> str:
         "language model's); the mean over seeds ± the furthest of them. Gain: what text costs more with the codes "
         f"hidden. Models are {DIM} wide, chunks {CHUNK} long; "
         + ", ".join(f"{task} {steps}" for task, steps in STEPS.items())
-        + f" steps of {tasks.ROWS} rows."
+        + f" steps of {tasks.ROWS} rows, text-16k of one of {tasks.LONG_TEXT:,} bytes."
     ]
     for ratio in sorted({entry["asked"] for entry in runs}):
         mine = [entry for entry in runs if entry["asked"] == ratio]
@@ -121,19 +123,22 @@ def compressors(ratio: int) -> dict[str, Maker]:
     return found
 
 
-def window_model() -> WindowModel:
-    """As many parameters as :data:`OURS` has, and as far a look back per block as its decoder."""
-    return WindowModel(dim=DIM, heads=HEADS, layers=9, window=CHUNK, hidden=180)
+def window_model(ratio: int) -> WindowModel:
+    """As many parameters as :data:`OURS` has at a ratio, and as far a look back per block as its decoder."""
+    return WindowModel(dim=DIM, heads=HEADS, layers=9, window=CHUNK, hidden={4: 172, 8: 182}[ratio])
 
 
 def _grid(small: bool) -> Iterator[tuple[str, int, int, str]]:
     for task, seed in itertools.product(STEPS, range(1 if small else SEEDS)):
         for ratio in (EVERYTHING_AT,) if small else RATIOS[task]:
             names = list(compressors(ratio))
-            if ratio == EVERYTHING_AT:
-                names += [MAP_REDUCE] + [WINDOW] * (task == "text")
+            if task == "text-16k":
+                names = [OURS]
+            elif ratio == EVERYTHING_AT:
+                names += [MAP_REDUCE]
             else:
                 names = [name for name in names if name in LEADING]
+            names += [WINDOW] * task.startswith("text")
             for name in names:
                 yield task, ratio, seed, name
 
@@ -148,11 +153,13 @@ def _member(task: str, name: str, ratio: int, seed: int, steps: int, source: str
 
 
 def _window(task: str, name: str, ratio: int, seed: int, steps: int, source: str | None) -> Run:
-    """Ours beside the window: steps of both are timed by turns, then each is trained."""
+    """The window beside ours: steps of both are timed by turns, then it is trained for as many and for as long."""
     ours = functools.partial(tasks.model_of, task, compressors(ratio)[OURS])
     device = measure.device()
-    tokens = random_bytes(tasks.ROWS, tasks.TEXT_LENGTH, device)
-    models = {OURS: ours().to(device), name: window_model().to(device)}
+    rows, length = (1, tasks.LONG_TEXT) if task == "text-16k" else (tasks.ROWS, tasks.TEXT_LENGTH)
+    tokens = random_bytes(rows, length, device)
+    window = functools.partial(window_model, ratio)
+    models = {OURS: ours().to(device), name: window().to(device)}
     calls = {key: functools.partial(step_of(model), tokens) for key, model in models.items()}
     seconds = measure.interleaved(calls, PAIRS)
     as_long = max(1, round(steps * measure.ratio(seconds[OURS], seconds[name])))
@@ -163,10 +170,9 @@ def _window(task: str, name: str, ratio: int, seed: int, steps: int, source: str
         "asked": ratio,
         "seed": seed,
         "steps": steps,
-        **train(window_model, steps=steps),
-        "equal_time": {"steps": as_long, "bits": train(window_model, steps=as_long)["bits"]},
+        **train(window, steps=steps),
+        "equal_time": {"steps": as_long, "bits": train(window, steps=as_long)["bits"]},
         "step_seconds": seconds,
-        OURS: train(ours, steps=steps),
     }
 
 

@@ -34,7 +34,7 @@ from wavecomp.training.data.text import PYTHON_STDLIB
 
 DIM, CHUNK, HEADS = 64, 32, 4
 ROWS, LEARNING_RATE = 8, 2e-3  # copying takes steps more than it takes rows
-TEXT_LENGTH = 1024
+TEXT_LENGTH, LONG_TEXT = 1024, 16384
 CODED = ("rate", "mixed")  # the tasks of an autoencoder
 KEYS, RECALL_LENGTH = 6, 160
 
@@ -85,6 +85,8 @@ def data_of(task: str, seed: int, source: str | None) -> SampleDataModule:
     if task == "recall":
         return RecallDataModule(keys=KEYS, length=RECALL_LENGTH, batch_size=ROWS, curriculum=9600, seed=seed)
     text: dict[str, Any] = {"source": source or PYTHON_STDLIB, "length": TEXT_LENGTH, "validation_samples": 128}
+    if task == "text-16k":  # one row of twice as many tokens as otherwise in a batch
+        return TextDataModule(**text | {"length": LONG_TEXT, "validation_samples": 16}, batch_size=1, seed=seed)
     if task == "mixed":
         return MixedTextDataModule(chunk=CHUNK, **text, batch_size=ROWS, seed=seed)
     return TextDataModule(**text, batch_size=ROWS, seed=seed)
