@@ -212,9 +212,17 @@ def test_a_run_that_is_killed_resumes_from_its_last_validation(trained, tmp_path
 
 
 def test_the_last_checkpoint_is_kept_when_validation_gets_worse(tmp_path, monkeypatch):
+    step = killed_at(7)
+
+    def spoilt(self, batch, batch_idx):
+        if self.global_step == 5:  # between the second validation and the third
+            with torch.no_grad():
+                self.model.head.weight.mul_(100)
+        return step(self, batch, batch_idx)
+
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(LanguageModelModule, "training_step", killed_at(7))
-        fit(tmp_path, "--model.init_args.learning_rate", "3", "--trainer.val_check_interval", "2")
+        patch.setattr(LanguageModelModule, "training_step", spoilt)
+        fit(tmp_path, "--trainer.val_check_interval", "2")
     with open(tmp_path / "version_0" / "metrics.csv") as file:
         loss = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
     best = 2 * (loss.index(min(loss)) + 1)

@@ -71,7 +71,7 @@ class Growing:
         Written over in place: for one that has no copies.
         """
         rest = self.tensor.narrow(self.axis, first, self.length - first)
-        rest = rest.index_select(self.axis, stay.nonzero()[:, 0])
+        rest = rest.movedim(self.axis, -1)[..., stay].movedim(-1, self.axis)
         self._last = self._written[0] = self._first + first
         self.append(rest)
 

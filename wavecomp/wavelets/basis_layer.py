@@ -240,9 +240,10 @@ class BestBasis1d(WaveletPackets1d):
         counts: list[int] = []
         members: list[Tensor] = []
         deepest = self.layout(length).names
+        positions = self._positions_at_levels(length).clone()
         for level in range(self.level, 0, -1):
             tree = self._initial_tree(level)
-            layout = tree.layout(length, self._positions_at(length, level).clone())
+            layout = tree.layout(length, positions[level - 1])
             layouts.append(layout.replace(band=layout.band + len(names), names=(), counts=()))
             # the first of the deepest nodes under a node has its path, and more
             step = math.prod(self._branches[level:])
@@ -256,8 +257,9 @@ class BestBasis1d(WaveletPackets1d):
         return Cascade(self._initial.banks[:level], self._paths[level])
 
     @constant_result
-    def _positions_at(self, length: int, level: int) -> Tensor:
-        return self._initial_tree(level).positions(length)
+    def _positions_at_levels(self, length: int) -> Tensor:
+        """``(level, length)``, the finest first: in one piece, for a compiler may take two constants for one."""
+        return torch.stack([self._initial_tree(level).positions(length) for level in range(1, self.level + 1)])
 
 
 def cheapest(costs: Tensor, band: Tensor, members: Sequence[Tensor], branches: Sequence[int]) -> Tensor:
