@@ -74,11 +74,13 @@ def test_the_command_says_how_large_a_grid_is_that_is_there_in_part(tmp_path, mo
     assert rows(capsys.readouterr().out) == [["text", "Shrinkage", "8", "8.100", "1.25%", "7.900", "1.25%", "", ""]]
     assert (tmp_path / "ratio.png").read_bytes().startswith(b"\x89PNG")
     # goes on from its own file where the members are gone, but not from that of another command
+    assert result["versions"]["torch"] == "unknown"
     entry["member"] = "text-8-0-Shrinkage"
-    (tmp_path / "ratio.json").write_text(json.dumps(result | {"runs": [entry]}))
+    (tmp_path / "ratio.json").write_text(json.dumps(result | {"runs": [entry], "versions": {"torch": "2.0"}}))
     (folder / "text-8-0-Shrinkage.json").unlink()
     command.run(parser.parse_args(["ratio", "--small", "--collect"]))
-    assert json.loads((tmp_path / "ratio.json").read_text())["runs"] == [entry]
+    result = json.loads((tmp_path / "ratio.json").read_text())
+    assert result["runs"] == [entry | {"torch": "2.0"}] and result["versions"]["torch"] == "2.0"
     with pytest.raises(ValueError, match="no member of ratio is done"):
         command.run(parser.parse_args(["ratio", "--collect"]))
     with pytest.raises(ValueError, match="no member of wavelets is done; members: copy-0-haar, "):

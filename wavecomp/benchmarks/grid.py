@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -28,8 +29,8 @@ Member = Callable[[], Run]
 def run(folder: Path, members: Mapping[str, Member], options: Options, earlier: Sequence[Run] = ()) -> list[Run]:
     """What all members gave, those that were done before included; those that failed are told and left out.
 
-    Each is kept with its name as ``member``, the ``commit`` and ``device`` that it was run at, and the seconds that it
-    ``took``.
+    Each is kept with its name as ``member``, the ``commit``, ``device`` and ``torch`` that it was run with, and
+    the seconds that it ``took``.
 
     Args:
         folder: in it, under ``full`` or ``small`` and the hash of the text, is ``NAME.json`` of each member.
@@ -77,7 +78,7 @@ def _run(path: Path, member: Member, commit: str) -> None:
     except Exception:  # one member's failure costs no other's result
         logging.getLogger(__name__).error("%s failed:\n%s", path.stem, traceback.format_exc())
         return
-    told = {"member": path.stem, "commit": commit, "device": results.device()}
+    told = {"member": path.stem, "commit": commit, "device": results.device(), "torch": metadata.version("torch")}
     write(path, result | told | {"took": round(time.perf_counter() - start, 1)})
 
 

@@ -33,7 +33,7 @@ def result(name: str, runs: Sequence[Run], options: Options, *, members: int | N
         "benchmark": name,
         "command": command(name, options),
         "source": None if options.source is None else text(options.source),
-        "versions": versions(),
+        "versions": versions() if members is None else versions() | {"torch": _each(runs, "torch")},
         "device": device() if members is None else _each(runs, "device"),
         "commit": commit() if members is None else _each(runs, "commit"),
         "seeds": sorted({run["seed"] for run in runs}),
@@ -52,7 +52,9 @@ def versions() -> dict[str, str]:
 def runs_of(path: Path, command: str) -> list[Run]:
     """The runs of a file that the same command made, none where there is no such file."""
     found = json.loads(path.read_text()) if path.exists() else {}
-    return list(found["runs"]) if found.get("command") == command else []
+    if found.get("command") != command:
+        return []
+    return [{"torch": found["versions"]["torch"]} | run for run in found["runs"]]
 
 
 def command(name: str, options: Options) -> str:
