@@ -143,7 +143,7 @@ COMPRESSORS = {
     wc.WaveletCompressor: wavelet_compressor,
     wc.MeanPoolCompressor: lambda: wc.MeanPoolCompressor(count=COUNT, encoding=wc.PositionFrequencyEncoding(DIM)),
     wc.MaxPoolCompressor: lambda: wc.MaxPoolCompressor(count=COUNT, encoding=wc.PositionFrequencyEncoding(DIM)),
-    wc.StridedConvCompressor: lambda: wc.StridedConvCompressor(dim=DIM, count=COUNT, chunk_length=CHUNK),
+    wc.StridedConvCompressor: lambda: wc.StridedConvCompressor(dim=DIM, count=COUNT, chunk_length=CHUNK, kernel=8),
     wc.LatentQueriesCompressor: lambda: wc.LatentQueriesCompressor(dim=DIM, heads=2, count=COUNT),
     wc.DCTCompressor: lambda: wc.DCTCompressor(count=COUNT, encoding=wc.PositionFrequencyEncoding(DIM)),
     wc.RandomMeasurementCompressor: lambda: wc.RandomMeasurementCompressor(count=COUNT),

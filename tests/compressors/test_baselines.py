@@ -251,18 +251,26 @@ def test_max_is_max_in_the_groups_that_the_mean_is_taken_of():
         assert is_max.all(-1)[codes.mask.view(2, -1, count)].all()
 
 
-def test_strided_conv_starts_near_the_mean_and_maps_each_group():
-    x = torch.randn(2, 32, 64)
-    whole = wc.Codes.from_tokens(x).cut(16)
-    compressor = StridedConvCompressor(dim=64, count=4, chunk_length=16)
+@pytest.mark.parametrize("kernel, least, most", [(4, 0.05, 0.2), (8, 0.1, 0.3)])
+def test_strided_conv_starts_near_the_mean(kernel, least, most):
+    whole = wc.Codes.from_tokens(torch.randn(2, 32, 64)).cut(16)
+    compressor = StridedConvCompressor(dim=64, count=4, chunk_length=16, kernel=kernel)
     codes, means = compressor(whole), wc.MeanPoolCompressor(count=4)(whole)
     noise = (codes.values - means.values).std() / means.values.std()
-    assert 0.05 < noise < 0.2
+    assert least < noise < most
     for name in ("mask", "position", "support", "frequency", "level", "index", "end"):
         torch.testing.assert_close(getattr(codes, name), getattr(means, name))
-    kernel = compressor.project.weight.unflatten(1, (4, 64)).transpose(1, 2)
-    expected = F.conv1d(normalised(x).transpose(1, 2), kernel, stride=4).transpose(1, 2)
-    torch.testing.assert_close(codes.values, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [None, 4, 8])
+def test_strided_conv_is_the_convolution_of_each_chunk(kernel):
+    x = torch.randn(2, 32, 64)
+    compressor = StridedConvCompressor(dim=64, count=4, chunk_length=16, kernel=kernel)
+    weight = compressor.project.weight.unflatten(1, (-1, 64)).transpose(1, 2)
+    alone = normalised(x).unflatten(1, (2, 16)).flatten(0, 1).transpose(1, 2)
+    expected = F.conv1d(alone, weight, stride=4, padding=((kernel or 4) - 4) // 2).transpose(1, 2)
+    codes = compressor(wc.Codes.from_tokens(x).cut(16))
+    torch.testing.assert_close(codes.values, expected.reshape(2, 8, 64), rtol=1e-4, atol=1e-5)
 
 
 def test_latent_queries_read_the_whole_chunk_and_stand_in_their_group():
@@ -494,6 +502,13 @@ def test_no_codes_are_seen_by_nobody():
         (
             lambda: StridedConvCompressor(dim=4, count=3, chunk_length=16),
             "count=3 does not divide chunk_length=16; allowed: its divisors",
+        ),
+        *(
+            (
+                lambda kernel=kernel: StridedConvCompressor(dim=4, count=4, chunk_length=16, kernel=kernel),
+                f"kernel={kernel} does not lie around groups of 4; allowed: 4, 6, ...",
+            )
+            for kernel in (2, 5)
         ),
         (
             lambda: StridedConvCompressor(dim=4, count=4, chunk_length=8)(chunks()),

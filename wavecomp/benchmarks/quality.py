@@ -38,7 +38,7 @@ RATIOS = {
     "text-16k": (4, 8),
 }
 OURS, MAP_REDUCE, WINDOW = "lowpass+channel", "map-reduce", "window"
-LEADING = (OURS, "lowpass", "partial+channel", "partial+half-channel", "mean", "strided", "dct", "random-k+channel")
+LEADING = (OURS, "lowpass", "partial+channel", "mean", "strided", "wide-strided", "dct", "random-k+channel")
 EVERYTHING_AT = 8  # the ratio that all are tried at; at the others those that lead, or are claimed to be behind
 PAIRS = 9  # of steps that are timed by turns
 
@@ -104,11 +104,11 @@ def compressors(ratio: int) -> dict[str, Maker]:
         "lowpass": wavelet(wc.KeepLowpass(count), channel=False),
         # once more coarse than on average, and anything finer
         "partial+channel": lambda: makers.partial_synthesis(ratio, dim=DIM, level=fixed + 1),
-        # with as many parameters as a strided convolution has
-        "partial+half-channel": lambda: makers.partial_synthesis(ratio, dim=DIM, level=fixed + 1, width=DIM // 2),
         "mean": marked(wc.MeanPoolCompressor, count=count),
         "max": marked(wc.MaxPoolCompressor, count=count),
         "strided": marked(wc.StridedConvCompressor, dim=DIM, count=count, chunk_length=CHUNK),
+        # as many parameters as partial+channel has; the one before as many as ours
+        "wide-strided": marked(wc.StridedConvCompressor, dim=DIM, count=count, chunk_length=CHUNK, kernel=2 * ratio),
         "latents": marked(wc.LatentQueriesCompressor, dim=DIM, heads=HEADS, count=count),
         "dct": marked(wc.DCTCompressor, count=count),
         "surprisal": marked(wc.SurprisalDropCompressor, dim=DIM, count=count),
