@@ -207,6 +207,17 @@ def test_partial_synthesis_gives_the_approximation_of_the_level_that_it_picks():
             assert (codes.level[row][mine] == level).all()
 
 
+def test_a_chunk_of_more_power_starts_at_a_finer_level():
+    torch.manual_seed(0)
+    partial = wc.PartialSynthesis(transform=wc.DWT1d("haar", level=4), target_ratio=4, room=4)
+    partial.controller.set_threshold(1.0)
+    shared, own = torch.randn(1, 1, 64), torch.randn(1, 96, 64)
+    loudness = torch.tensor([0.2, 0.5, 2.0]).repeat_interleave(32)[:, None]
+    codes = partial(wc.Codes.from_tokens(shared + loudness * own).cut(32))
+    level = codes.statistics["picked_level"][0].tolist()
+    assert level == sorted(level, reverse=True) and len(set(level)) == 3
+
+
 def test_statistics_and_losses_ride_along():
     chunks = wc.Codes.from_tokens(torch.randn(1, 16, 8)).cut(8)
     chunks = chunks.replace(losses={"before": torch.tensor(2.0)})

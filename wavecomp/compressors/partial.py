@@ -17,14 +17,17 @@ from wavecomp.wavelets import DWT1d
 class PartialSynthesis(NodeCompressor):
     r"""Each chunk rebuilt up to a level that a learned gate picks: ``ceil(n / 2 ** l)`` codes of one resolution.
 
-    The gate scores the levels l from how loud each band of the chunk is; the controller adds
-    :math:`l \log \tau - l^2 / 2`. The level with the highest score is taken, and its share of the softmax is a factor
-    that is 1 in value and a gradient to the gate (straight through, Bengio et al., 2013).
+    The gate scores the levels l from the power of each band of the chunk; the controller adds
+    :math:`l \log \tau - l^2 / 2`. It starts at :math:`-2 l` times the mean logarithm of the power of the details, so a
+    chunk with twice the power is a level or two finer. The level with the highest score is taken, and its share of the
+    softmax is a factor that is 1 in value and a gradient to the gate (straight through, Bengio et al., 2013).
 
     Args:
         transform: of two branches.
         target_ratio: tokens per code over all, held by a controller.
         room: slots of a chunk over the mean budget; levels with more codes are not picked.
+        start: tau before anything was counted. The less, the longer training begins at the finest level that there is
+            room for, some tens of steps; what is learned there is at hand when the ratio is reached.
         band_weight: a module from Bands to Bands before the synthesis, such as :class:`BandWeight`, or ``None``.
         detail_channel: the details under a code are added to it; ``None`` to lose them.
         encoding: a module from Codes to Codes that marks position and frequency, or ``None``.
@@ -45,17 +48,19 @@ class PartialSynthesis(NodeCompressor):
         transform: DWT1d,
         target_ratio: float,
         room: float = 2.0,
+        start: float = 0.02,
         band_weight: nn.Module | None = None,
         detail_channel: DetailChannel | None = None,
         encoding: nn.Module | None = None,
     ) -> None:
-        super().__init__(transform=transform, target_ratio=target_ratio, room=room, detail_channel=detail_channel)
+        super().__init__(
+            transform=transform, target_ratio=target_ratio, room=room, start=start, detail_channel=detail_channel
+        )
         self.gate = nn.Linear(transform.level + 1, transform.level + 1)
         nn.init.normal_(self.gate.weight, std=0.02)
         nn.init.zeros_(self.gate.bias)
-        # loud fine bands ask for fine levels from the start
         with torch.no_grad():
-            self.gate.weight[0, 1:] += 0.5
+            self.gate.weight[:, 1:] -= 2 * torch.arange(transform.level + 1)[:, None] / transform.level
         self.band_weight = band_weight
         self.encoding = encoding
 
