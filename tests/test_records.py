@@ -27,6 +27,15 @@ def test_to_moves_everything_and_casts_only_floating_point():
     assert layout.names == ("cA1", "cD1") and layout.position.dtype == torch.float64
 
 
+def test_a_dtype_leaves_measures_as_exact_as_they_were():
+    before = wc.Codes.from_tokens(torch.randn(1, 8, 3), start=1_000_001)
+    for codes in (before.to(torch.bfloat16), before.cut(4).to(torch.bfloat16)):
+        assert codes.values.dtype == torch.bfloat16
+        assert codes.position.flatten().tolist() == list(range(1_000_001, 1_000_009))
+    assert before.to(torch.bfloat16).frequency.dtype == torch.float32
+    assert before.to("cpu").dense and before.to("cpu").pace == before.pace
+
+
 def test_records_are_frozen_and_checked():
     with pytest.raises(AttributeError):
         codes().values = torch.zeros(2, 5, 3)

@@ -64,6 +64,7 @@ class Codes(Record):
     prefix: bool = False
 
     static: ClassVar[tuple[str, ...]] = ("dense", "pace", "first", "prefix")
+    measures: ClassVar[tuple[str, ...]] = ("position", "support", "frequency")
     per_slot: ClassVar[tuple[str, ...]] = (
         "mask",
         "position",
@@ -332,6 +333,7 @@ class Chunks(Record):
     ragged: bool = False
 
     static: ClassVar[tuple[str, ...]] = ("dense", "span", "first", "ragged")
+    measures: ClassVar[tuple[str, ...]] = ("position", "support")
 
     def __post_init__(self) -> None:
         if self.values.ndim != 4:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import torch
@@ -45,23 +46,32 @@ def _tuples(value: Any) -> Any:
 
 
 class Record:
-    """Base of the data types: ``to`` and ``replace``."""
+    """Base of the data types: ``to`` and ``replace``.
+
+    ``measures`` are fields that say where something lies: half precision would put it elsewhere.
+    """
 
     static: ClassVar[tuple[str, ...]] = ()
+    measures: ClassVar[tuple[str, ...]] = ()
 
     def to(self: T, *args: Any, **kwargs: Any) -> T:
-        """Move or cast like ``Tensor.to``; a dtype reaches floating-point fields only."""
+        """Move or cast like ``Tensor.to``; a dtype reaches fields in floating point, but for measures."""
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
 
-        def move(leaf: Any) -> Any:
+        def move(leaf: Any, cast: bool) -> Any:
             if not isinstance(leaf, torch.Tensor):
                 return leaf
-            to = dtype if leaf.is_floating_point() else None
+            to = dtype if cast and leaf.is_floating_point() else None
             if to is None and leaf.dtype == torch.float64 and device is not None and device.type == "mps":
                 to = torch.float32  # which has no more
             return leaf.to(device, to, non_blocking)
 
-        return pytree.tree_map(move, self)
+        moved = {
+            field.name: pytree.tree_map(partial(move, cast=field.name not in self.measures), getattr(self, field.name))
+            for field in fields(self)  # type: ignore[arg-type]
+            if field.name not in self.static
+        }
+        return replace(self, **moved)  # type: ignore[type-var]
 
     def replace(self: T, **changes: Any) -> T:
         """A copy with some fields changed, checked like any other."""
