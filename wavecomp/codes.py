@@ -21,7 +21,8 @@ class Codes(Record):
     """A sequence of codes, whoever made it: an embedding, a wavelet, a pool, a second stage.
 
     A prediction of token t may use a code only if ``end <= t < until`` (:meth:`visible`). Codes lie in order of
-    ``end``, so by chunk; inside a chunk from coarse to fine, and by position inside a band.
+    ``end``, so by chunk; inside a chunk as the compressor has them: from coarse to fine and by position inside a band,
+    or, where each stands for a place of its own, from left to right.
 
     Args:
         values: ``(batch, slots, dim)``; zero in slots without a code.

@@ -171,6 +171,68 @@ def test_a_global_budget_goes_to_the_loud_chunks():
     torch.testing.assert_close((energy * kept.mask).sum(), power[..., always].sum() + loudest.sum())
 
 
+@pytest.mark.parametrize("loud", [0, 1, 3])
+def test_a_global_budget_is_met_whatever_ties_and_finds_no_room(loud):
+    x = torch.ones(1, 512, 8)
+    x[:, : 64 * loud] = torch.randn(1, 64 * loud, 8)
+    compressor = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=4), pruner=wc.GlobalTopK(target_ratio=4))
+    codes = compressor(wc.Codes.from_tokens(x).cut(64))
+    assert float(codes.ratio) == 4
+    assert codes.statistics["kept"].max() <= 48
+
+
+@pytest.mark.parametrize("make", [wc.DWT1d, wc.WaveletPackets1d])
+def test_bands_that_find_no_room_are_dropped_whole(make):
+    compressor = wc.WaveletCompressor(transform=make("haar", level=4), pruner=wc.BandDrop(target_ratio=4, room=2))
+    compressor.pruner.controller.set_threshold(1e-6)  # which asks for all of them
+    chunks = wc.Codes.from_tokens(torch.randn(2, 128, 8)).cut(64)
+    layout = compressor.transform(chunks.values).layout
+    codes = compressor(chunks)
+    sizes = torch.tensor(layout.counts)
+    for row in range(2):
+        for chunk in range(2):
+            mine = codes.index[row][codes.mask[row] & (codes.chunk[row] == chunk)]
+            kept = torch.bincount(layout.band[mine], minlength=len(sizes))
+            assert ((kept == 0) | (kept == sizes)).all() and kept[0] and kept.sum() > 4
+            assert kept.sum() + codes.statistics["overflow"][row, chunk] == 64
+
+
+def test_hard_gates_keep_in_use_what_they_kept_in_training():
+    torch.manual_seed(0)
+    compressor = wc.WaveletCompressor(
+        transform=wc.DWT1d("haar", level=4), pruner=wc.HardConcrete(dim=8, target_ratio=4)
+    )
+    x = wc.Codes.from_tokens(torch.randn(4, 4096, 8)).cut(64)
+    for _ in range(300):
+        codes = compressor(x)
+        compressor.pruner.controller.update(tokens=codes.tokens.sum(), codes=codes.mask.sum())
+    assert float(compressor.eval()(x).ratio) == pytest.approx(4, rel=0.1)
+
+
+def test_a_target_out_of_reach_leaves_a_threshold_that_gradients_survive():
+    controller = wc.RatioController(target_ratio=8)
+    for _ in range(2000):  # rows of three tokens, of which one code always stays
+        controller.update(tokens=torch.tensor(3.0), codes=torch.tensor(1.0))
+    assert 30 < float(controller.log_threshold) < 45
+    for make in (lambda: zoo.wavelet_compressor(wc.Shrinkage(target_ratio=4)), zoo.leaves, zoo.partial):
+        compressor = make()
+        (own,) = (part for part in compressor.modules() if isinstance(part, wc.RatioController))
+        own.load_state_dict(controller.state_dict())
+        x = torch.randn(1, 2 * zoo.CHUNK, zoo.DIM, requires_grad=True)
+        compressor(wc.Codes.from_tokens(x).cut(zoo.CHUNK)).values.square().sum().backward()
+        gradients = [x.grad, *(p.grad for p in compressor.parameters() if p.grad is not None)]
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_controller_stays_exact_when_its_model_is_cast(dtype):
+    compressor = zoo.wavelet_compressor(wc.Shrinkage(target_ratio=8, start=0.3)).to(dtype)
+    controller = compressor.pruner.controller
+    assert float(controller.threshold) == pytest.approx(0.3, rel=1e-6)
+    assert all(buffer.dtype == torch.float32 for buffer in controller.buffers())
+    assert all(buffer.is_meta for buffer in compressor.to("meta").pruner.controller.buffers())
+
+
 def test_random_k_draws_another_set_in_every_chunk_and_the_same_again():
     pruner = wc.RandomK(8)
     bands = wc.DWT1d("haar", level=5)(torch.randn(2, 6, 64, 4))
@@ -243,11 +305,27 @@ def test_statistics_and_losses_ride_along():
             "detail_channel goes with DWT1d and banks of two branches, not with WaveletPackets1d",
         ),
         (lambda: wc.Shrinkage(target_ratio=0.5), "target_ratio=0.5 is out of range; allowed: 1 and above"),
-        (lambda: wc.Shrinkage(target_ratio=4, room=0.5), "room=0.5 is too small; allowed: 1 and above"),
-        (lambda: wc.Shrinkage(target_ratio=4, start=-1), "start=-1 is no threshold; allowed: above 0"),
+        (lambda: wc.Shrinkage(target_ratio=4, room=0.5), "room=0.5 is out of range; allowed: 1 and above, finite"),
+        (lambda: wc.Shrinkage(target_ratio=4, room=math.inf), "room=inf is out of range"),
+        (lambda: wc.Shrinkage(target_ratio=math.inf), "target_ratio=inf is out of range; allowed: 1 and above, finite"),
+        (lambda: wc.Shrinkage(target_ratio=4, price=math.nan), "price=nan is out of range; allowed: 0 and above"),
+        (
+            lambda: wc.Shrinkage(target_ratio=1).capacity(wc.DWT1d("haar", level=1).layout(16)),
+            "that always stay; allowed: a deeper level of the transform",
+        ),
+        (
+            lambda: wc.TopK(8).capacity(wc.DWT1d("haar", level=1).layout(16)),
+            "that always stay; allowed: a deeper level of the transform",
+        ),
+        (
+            lambda: wc.calibrate(wc.Shrinkage(target_ratio=2), [1], steps=0),
+            "steps=0 is too small; allowed: 1 and above",
+        ),
+        (lambda: wc.calibrate(wc.Shrinkage(target_ratio=2), [1]), "encode=None, and a Shrinkage has no method of that"),
+        (lambda: wc.Shrinkage(target_ratio=4, start=-1), "start=-1 is no threshold; allowed: above 0, finite"),
         (
             lambda: wc.Shrinkage(target_ratio=4).controller.set_threshold(-1),
-            "threshold=-1 is no threshold; allowed: above 0",
+            "threshold=-1 is no threshold; allowed: above 0, finite",
         ),
         (
             lambda: wc.Shrinkage(target_ratio=100).capacity(wc.DWT1d("haar", level=5).layout(64)),
@@ -262,6 +340,17 @@ def test_statistics_and_losses_ride_along():
         (lambda: wc.ElasticRatio(least=4, most=2), "least=4, most=2; allowed: 1 <= least < most"),
         (lambda: wc.GlobalTopK(target_ratio=0), "target_ratio=0 is out of range"),
         (lambda: wc.BandWeight(level=0), "level=0 is too small"),
+        *(
+            (make, "band_weight has level=2; allowed: that of the transform, 4")
+            for make in (
+                lambda: wc.PartialSynthesis(
+                    transform=wc.DWT1d("haar", level=4), target_ratio=4, band_weight=wc.BandWeight(level=2)
+                ),
+                lambda: wc.WaveletCompressor(
+                    transform=wc.DWT1d("haar", level=4), pruner=wc.TopK(4), band_weight=wc.BandWeight(level=2)
+                ),
+            )
+        ),
         (
             lambda: wc.DyadicLeaves(transform=wc.DWT1d(wc.MBandFilterBank(3), level=1), target_ratio=2, dim=4),
             "is no dyadic tree; allowed: DWT1d and banks of two branches",
@@ -270,7 +359,10 @@ def test_statistics_and_losses_ride_along():
             lambda: wc.PartialSynthesis(transform=wc.DWT1d("haar", level=2), target_ratio=8).capacity(16),
             "target_ratio=8 leaves 2 codes in a chunk of 16, less than the 4 of the coarsest level; allowed: up to 4",
         ),
-        (lambda: wc.RatioController(target_ratio=2, proportional=-1), "proportional=-1 is negative"),
+        (
+            lambda: wc.RatioController(target_ratio=2, proportional=-1),
+            "proportional=-1 is no gain; allowed: 0 and above, finite",
+        ),
         (lambda: wc.calibrate(torch.nn.Linear(1, 1), [torch.ones(1)]), "model holds 0 ratio controllers; allowed: 1"),
         (lambda: wc.calibrate(wc.Shrinkage(target_ratio=2), []), "data is empty"),
         (
@@ -311,11 +403,29 @@ def test_calibration_takes_few_passes(slope, start):
 
 def test_where_the_ratio_jumps_calibration_ends_on_the_better_side():
     model = Demand(lambda x: 11_000 if x < 0.123 else 4_000)
-    assert wc.calibrate(model, [torch.zeros(1)], steps=100) == pytest.approx(80 / 11)
+    with pytest.warns(UserWarning, match="the target ratio of 8 is out of reach on this data: it came to 7.27"):
+        assert wc.calibrate(model, [torch.zeros(1)], steps=100) == pytest.approx(80 / 11)
     assert model.passes < 25 and float(model.controller.log_threshold) < 0.123
 
 
 def test_a_ratio_out_of_reach_ends_calibration_too():
     model = Demand(lambda x: 5_000)
-    assert wc.calibrate(model, [torch.zeros(1)]) == 16 and model.passes < 12
+    with pytest.warns(UserWarning, match="the target ratio of 8 is out of reach on this data: it came to 16.00"):
+        assert wc.calibrate(model, [torch.zeros(1)]) == 16 and model.passes < 12
     assert float(model.controller.log_threshold) == 0  # where it was
+
+
+def test_calibration_leaves_a_model_as_it_was_but_for_the_threshold():
+    compressor = zoo.wavelet_compressor(wc.Shrinkage(target_ratio=2))
+    compressor.transform.eval()
+    modes = [module.training for module in compressor.modules()]
+    encode = lambda x: compressor(wc.Codes.from_tokens(x).cut(zoo.CHUNK))  # noqa: E731
+    data = [torch.randn(4, 64, zoo.DIM)]
+    before = {name: value.clone() for name, value in compressor.state_dict().items()}
+    with pytest.raises(ValueError, match="target_ratio=100 is out of range; allowed: 1 to the chunk length"):
+        wc.calibrate(compressor, data, 100, encode=encode)
+    assert compressor.pruner.controller.target_ratio == 2
+    assert all(torch.equal(value, before[name]) for name, value in compressor.state_dict().items())
+    wc.calibrate(compressor, data, 2.5, encode=encode)
+    assert compressor.pruner.controller.target_ratio == 2.5
+    assert [module.training for module in compressor.modules()] == modes

@@ -97,6 +97,15 @@ def test_two_stages_are_controlled_by_their_own_counts():
     assert statistics["chunk_networks.1.kept"].sum() == codes.mask.sum()
 
 
+def test_a_ratio_that_nothing_would_hold_is_named():
+    pooling = wc.ChunkNetwork(chunk_length=zoo.CHUNK, compressor=zoo.wavelet_compressor(wc.Shrinkage(target_ratio=1)))
+    model = zoo.language_model(zoo.leaves())
+    model.body.reduce_network.input_pooling = pooling
+    message = r"model.body.reduce_network.input_pooling.compressor.pruner.controller has target_ratio=1, which nothing"
+    with pytest.raises(ValueError, match=message):
+        LanguageModelModule(model=model)
+
+
 def settled(drift, noise, seed=0, steps=400):
     """How far the threshold in evaluation is from the one that would be right after the last step.
 

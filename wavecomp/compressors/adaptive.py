@@ -15,6 +15,7 @@ from wavecomp.compressors.pruning import (
     adaptive_capacity,
     check_ratio,
     check_room,
+    drawn_by_place,
     fitted,
     mean_power,
     relative_loudness,
@@ -80,8 +81,8 @@ class Shrinkage(AdaptivePruner):
 
     def __init__(self, *, target_ratio: float, room: float = 2.0, start: float = 1.0, price: float = 0.0) -> None:
         super().__init__(target_ratio=target_ratio, room=room, start=start)
-        if price < 0:
-            raise ValueError(f"price={price} is out of range; allowed: 0 and above")
+        if not 0 <= price < math.inf:
+            raise ValueError(f"price={price} is out of range; allowed: 0 and above, finite")
         self.price = price
         self.shrink = GroupThreshold()
 
@@ -110,13 +111,15 @@ class Shrinkage(AdaptivePruner):
 class HardConcrete(AdaptivePruner):
     r"""Gates from content that are exactly zero or one most of the time, held at the ratio by what they cost.
 
-    With the score a of a coefficient, in training with noise u,
+    With the score a of a coefficient, twice that of :class:`ContentScore` less the log threshold, and noise u,
 
     .. math:: z = \mathrm{clamp}(1.2\, \sigma((\mathrm{logit}\, u + a) / b) - 0.1,\, 0,\, 1), \quad
         P(z \ne 0) = \sigma(a - b \log(0.1 / 1.1))
 
-    and without noise in use. The share of open gates s owes :math:`\lambda (s - t)` for the share t that the target
-    allows, with a multiplier that the controller raises and lowers: its log threshold. (Louizos et al., 2018.)
+    The share of open gates s owes :math:`\lambda (s - t) + (s - t)^2` for the share t that the target allows, with a
+    multiplier :math:`\lambda` that the controller raises and lowers: its log threshold, where that is above 0. (Louizos
+    et al., 2018; there u is one half in use. Here it is drawn by the place of the coefficient, because gates that are
+    not yet sure would open all or none, and the ratio that was held in training would not be that in use.)
 
     Args:
         dim: width of the coefficients.
@@ -129,8 +132,8 @@ class HardConcrete(AdaptivePruner):
 
     def __init__(self, *, dim: int, target_ratio: float, room: float = 2.0, temperature: float = 2 / 3) -> None:
         super().__init__(target_ratio=target_ratio, room=room)
-        if temperature <= 0:
-            raise ValueError(f"temperature={temperature} is out of range; allowed: above 0")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature={temperature} is out of range; allowed: above 0, finite")
         self.temperature = temperature
         self.score = ContentScore(dim)
 
@@ -138,9 +141,8 @@ class HardConcrete(AdaptivePruner):
         loudness = relative_loudness(bands.values)
         shift = self.controller.log_threshold
         logit = 2 * (self.score(bands.values) - shift)
-        noise = torch.zeros_like(logit)
-        if self.training:
-            noise = torch.logit(torch.rand_like(logit), eps=1e-6)
+        drawn = torch.rand_like(logit) if self.training else drawn_by_place(bands).to(logit.dtype)
+        noise = torch.logit(drawn, eps=1e-6)
         gate = (1.2 * torch.sigmoid((logit + noise) / self.temperature) - 0.1).clamp(0, 1)
         details = bands.mask & ~bands.layout.always
         open_share = torch.sigmoid(logit - self.temperature * math.log(0.1 / 1.1))
@@ -160,7 +162,9 @@ class BandDrop(AdaptivePruner):
     Goes with any transform, packets too. Soft-thresholded like :class:`Shrinkage`, by the band's loudness.
 
     Args:
-        target_ratio, room, start: as in :class:`AdaptivePruner`.
+        target_ratio, start: as in :class:`AdaptivePruner`.
+        room: places of a chunk over the mean budget; of the bands that a chunk asks for the finest, quietest go until
+            the others fit.
     """
 
     def __init__(self, *, target_ratio: float, room: float = 3.0, start: float = 1.0) -> None:
@@ -168,6 +172,24 @@ class BandDrop(AdaptivePruner):
         self.shrink = GroupThreshold()
 
     def forward(self, bands: Bands) -> Kept:
-        of_band = (mean_power(bands, bands.layout.band, len(bands.layout.names)) + 1e-12).sqrt()
-        mine = of_band.gather(-1, bands.layout.band.expand(bands.mask.shape))
-        return self.keep(bands, self.shrink(mine, self.controller.threshold, bands.layout.level), mine)
+        layout = bands.layout
+        count = len(layout.names)
+        loudness = (mean_power(bands, layout.band, count) + 1e-12).sqrt()
+        member = layout.band[..., None, :] == torch.arange(count, device=loudness.device)[:, None]
+        first = member.int().argmax(-1)
+        level, always = layout.level.gather(-1, first), layout.always.gather(-1, first)
+        weight = torch.where(always, 1, self.shrink(loudness, self.controller.threshold, level))
+        sizes = (member & bands.mask[..., None, :]).sum(-1) * (weight > 0)
+        quiet = loudness.detach()
+        order = torch.where(always, torch.inf, level + quiet / (1 + quiet)).argsort(
+            dim=-1, descending=True, stable=True
+        )
+        upto = sizes.gather(-1, order).cumsum(-1)
+        fits = torch.zeros_like(sizes).scatter(-1, order, (upto <= self.capacity(layout)).to(sizes.dtype)) * (sizes > 0)
+        mine = layout.band.expand(bands.mask.shape)
+        passes = bands.mask & (fits.gather(-1, mine) > 0)
+        found = fitted(passes, quiet.gather(-1, mine), bands, self.capacity(layout))
+        return found.replace(
+            weight=weight.gather(-1, mine).gather(-1, found.index),
+            statistics={"overflow": (sizes * (1 - fits)).sum(-1)},
+        )

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from wavecomp.bands import Bands
 from wavecomp.compressors.pruning import mean_power
 from wavecomp.modules import Module
+from wavecomp.wavelets import ChunkTransform
 
 
 class BandWeight(Module):
@@ -61,3 +62,11 @@ class BandWeight(Module):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+
+def check_band_weight(band_weight: nn.Module | None, transform: ChunkTransform) -> None:
+    """Raise ``ValueError`` for gains of fewer levels than a transform has."""
+    if isinstance(band_weight, BandWeight) and band_weight.level < transform.level:
+        raise ValueError(
+            f"band_weight has level={band_weight.level}; allowed: that of the transform, {transform.level}"
+        )

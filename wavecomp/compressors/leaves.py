@@ -117,11 +117,10 @@ class DyadicLeaves(NodeCompressor):
     def _split(self, bands: Bands, wanted: Tensor, score: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
         """Which nodes are split, marked at their details: those whose ancestors are, as far as there is room."""
         counts = list(bands.layout.counts)
-        first, *levels = wanted.split(counts, dim=-1)
-        alive, tree = torch.ones_like(first), [torch.zeros_like(first)]
-        for level in levels:
+        alive, tree = torch.ones_like(wanted[..., : counts[0]]), [torch.zeros_like(wanted[..., : counts[0]])]
+        for level, through in zip(wanted.split(counts, dim=-1)[1:], self._through(bands, wanted)):
             tree.append(level & alive[..., : level.shape[-1]])
-            alive = _halves(tree[-1], alive.shape[-1])
+            alive = _halves(through & alive[..., : through.shape[-1]])
         reached = torch.cat(tree, dim=-1)
         asked = reached.sum(-1)
         # coarse splits come first, so what is left out never has a part below it
@@ -133,17 +132,32 @@ class DyadicLeaves(NodeCompressor):
 
     def _leaves(self, bands: Bands, split: Tensor) -> Tensor:
         """Which nodes are leaves, in the order of ``transform.approximations``."""
-        first, *levels = split.split(list(bands.layout.counts), dim=-1)
-        alive, leaves = torch.ones_like(first), []
-        for level, count in zip(levels, self._node_counts(bands)[1:]):
-            leaves.append(alive & ~F.pad(level, (0, alive.shape[-1] - level.shape[-1])))
-            alive = _halves(level, alive.shape[-1])[..., :count]
+        alive, leaves = torch.ones_like(split[..., : bands.layout.counts[0]]), []
+        for through, count in zip(self._through(bands, split), self._node_counts(bands)[1:]):
+            leaves.append(alive & ~through)
+            alive = _halves(through & alive)[..., :count]
         return torch.cat([*leaves, alive], dim=-1)
+
+    def _through(self, bands: Bands, split: Tensor) -> list[Tensor]:
+        """Which nodes of each level, coarse to fine, give way to those below: what is split, and what the end of a row
+        left with its first half alone where that gives way."""
+        counts = list(bands.layout.counts)
+        found: list[Tensor] = []
+        below: Tensor | None = None
+        pairs = zip(split.split(counts, dim=-1)[:0:-1], bands.mask.split(counts, dim=-1)[:0:-1])
+        for (level, detail), nodes in zip(pairs, self._node_counts(bands)[-2::-1]):
+            here = F.pad(level, (0, nodes - level.shape[-1]))
+            if below is not None:
+                halved = F.pad(detail.expand(level.shape), (0, nodes - level.shape[-1]))
+                here = here | ~halved & F.pad(below, (0, 2 * nodes - below.shape[-1]))[..., ::2]
+            below = here
+            found.insert(0, here)
+        return found
 
     def _node_counts(self, bands: Bands) -> list[int]:
         return [-(-bands.layout.length // 2**level) for level in range(self.transform.level, -1, -1)]
 
 
-def _halves(split: Tensor, nodes: int) -> Tensor:
+def _halves(split: Tensor) -> Tensor:
     """Which nodes a level further down stand alone: both halves of what was split, ``(..., 2 * nodes)``."""
-    return F.pad(split, (0, nodes - split.shape[-1])).repeat_interleave(2, dim=-1)
+    return split.repeat_interleave(2, dim=-1)

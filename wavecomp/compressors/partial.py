@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
+from wavecomp.compressors.band_weight import check_band_weight
 from wavecomp.compressors.detail import DetailChannel
 from wavecomp.compressors.nodes import NodeCompressor
 from wavecomp.compressors.pruning import check_ratio, mean_power
@@ -56,6 +57,7 @@ class PartialSynthesis(NodeCompressor):
         super().__init__(
             transform=transform, target_ratio=target_ratio, room=room, start=start, detail_channel=detail_channel
         )
+        check_band_weight(band_weight, transform)
         self.gate = nn.Linear(transform.level + 1, transform.level + 1)
         nn.init.normal_(self.gate.weight, std=0.02)
         nn.init.zeros_(self.gate.bias)
@@ -97,7 +99,7 @@ class PartialSynthesis(NodeCompressor):
         inside = place < counts[picked][..., None]
         kept = self.made(bands, bands, index)
         codes = chunks.codes(
-            kept * (1 + share - share.detach())[..., None].to(kept.dtype),
+            kept * (1 + (share - share.detach()))[..., None].to(kept.dtype),
             mask=inside & (bands.lengths[..., None] >= nodes.needs[index]),
             **nodes.take(index),
             index=index,
@@ -113,7 +115,8 @@ class PartialSynthesis(NodeCompressor):
     def _scores(self, bands: Bands) -> Tensor:
         """``(batch, chunks, level + 1)``, one for each level, the finest first."""
         levels = torch.arange(self.transform.level + 1, device=bands.values.device)
-        power = mean_power(bands, bands.layout.row, len(levels))
+        # the values have their gradient through the codes; the factor's is the gate's own
+        power = mean_power(bands, bands.layout.row, len(levels)).detach()
         score = self.gate((power + 1e-6).log().to(self.gate.weight.dtype)).float()
         # beside the straight line that the controller turns, a parabola, or only the outermost levels could win
         return score + self.controller.log_threshold * levels - 0.5 * levels.square()

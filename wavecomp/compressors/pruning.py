@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.modules import Module
@@ -112,7 +112,7 @@ class ElasticRatio(Pruner):
     """A low-pass filter whose rate is drawn anew at every training step: any coarse-to-fine prefix becomes a code.
 
     Ratios are drawn evenly in their logarithm. In use the ratio is what :attr:`ratio` says, and may be changed from
-    call to call without training again.
+    call to call without training again; of each chunk it leaves the nearest whole number of codes.
 
     Args:
         least, most: tokens per code, the ratios to train for.
@@ -168,9 +168,10 @@ class TopK(_KeepCount):
     def capacity(self, layout: BandLayout) -> int:
         coarsest, approximations = layout.names[0], layout.counts[0]
         if 4 * approximations > self.count:
+            more = f"{4 * approximations} and above, or " if 4 * approximations <= len(layout) else ""
             raise ValueError(
                 f"count={self.count} is too small beside the {approximations} coefficients of {coarsest} that always "
-                f"stay; allowed: {4 * approximations} and above, or a deeper level of the transform"
+                f"stay; allowed: {more}a deeper level of the transform"
             )
         return super().capacity(layout)
 
@@ -200,13 +201,7 @@ class RandomK(TopK):
         self.seed = seed
 
     def score(self, bands: Bands) -> Tensor:
-        chunks, coefficients = bands.values.shape[-3:-1]
-        place = torch.arange(chunks * coefficients, device=bands.values.device).view(chunks, coefficients)
-        place = place + bands.first * coefficients
-        # a multiplicative hash, twice (Knuth, The Art of Computer Programming 3, section 6.4)
-        mixed = (place + 1 + self.seed * 7919) * 2654435761 % 2**32
-        mixed = (mixed ^ (mixed >> 15)) * 2246822519 % 2**32
-        return (mixed.float() / 2**32).expand(bands.mask.shape)
+        return drawn_by_place(bands, self.seed)
 
 
 class StraightThroughTopK(TopK):
@@ -226,8 +221,8 @@ class StraightThroughTopK(TopK):
 
     def __init__(self, count: int, *, dim: int, temperature: float = 1.0) -> None:
         super().__init__(count)
-        if temperature <= 0:
-            raise ValueError(f"temperature={temperature} is out of range; allowed: above 0")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature={temperature} is out of range; allowed: above 0, finite")
         self.temperature = temperature
         self.learned = ContentScore(dim)
 
@@ -239,7 +234,7 @@ class StraightThroughTopK(TopK):
             torch.where(bands.layout.always, torch.inf, score.detach()), bands.mask, capacity, self.budget(bands)
         )
         soft = torch.sigmoid(score / self.temperature).gather(-1, chosen.index)
-        return chosen.replace(weight=1 + soft - soft.detach())
+        return chosen.replace(weight=1 + (soft - soft.detach()))
 
 
 class GlobalTopK(Pruner):
@@ -250,7 +245,8 @@ class GlobalTopK(Pruner):
 
     Args:
         target_ratio: tokens per code of each row, 1 and above.
-        room: places of a chunk over the mean budget; a chunk that asks for more loses its finest, quietest.
+        room: places of a chunk over the mean budget; a chunk that asks for more loses its quietest, and the budget goes
+            to other chunks.
 
     Raises:
         ValueError: a ratio or a room below 1.
@@ -273,11 +269,18 @@ class GlobalTopK(Pruner):
         capacity = self.capacity(bands.layout)
         loudness = bands.values.detach().float().norm(dim=-1)
         score = torch.where(bands.layout.always, torch.inf, loudness).masked_fill(~bands.mask, -torch.inf)
-        ordered = F.pad(score.flatten(1), (0, 1), value=-torch.inf).sort(dim=-1, descending=True).values
-        budget = (bands.lengths.sum(-1) / self.target_ratio).ceil().long()
-        least = ordered.gather(-1, (budget - 1).clamp(0, ordered.shape[-1] - 1)[:, None])[..., None]
-        passes = bands.mask & (score >= least)
-        return fitted(passes, loudness, bands, capacity)
+        budget = (bands.lengths.sum(-1) / self.target_ratio).ceil().long()[:, None]
+
+        def loudest(score: Tensor) -> Tensor:
+            first = _rank(score.flatten(1)) < budget
+            return bands.mask & (first.view_as(score) & (score > -torch.inf) | bands.layout.always)
+
+        asked = loudest(score).sum(-1)
+        # what finds no room leaves its place to others
+        chosen = loudest(score.masked_fill(_rank(score) >= capacity, -torch.inf))
+        kept = chosen.sum(-1)
+        found = best(score, chosen, capacity, kept)
+        return found.replace(statistics={"overflow": (asked - kept).clamp(min=0)})
 
 
 class ContentScore(Module):
@@ -325,6 +328,25 @@ def mean_power(bands: Bands, group: Tensor, groups: int) -> Tensor:
     return power.sum(-2) / member.sum(-2).clamp(min=1)
 
 
+def drawn_by_place(bands: Bands, seed: int = 0) -> Tensor:
+    """A number from 0 to 1 for each coefficient, ``(batch, chunks, coefficients)``, by its place in the sequence alone.
+
+    So it is the same for a row and the row in a batch, and again in the next step.
+    """
+    chunks, coefficients = bands.values.shape[-3:-1]
+    place = torch.arange(chunks * coefficients, device=bands.values.device).view(chunks, coefficients)
+    place = place + bands.first * coefficients
+    # a multiplicative hash, twice (Knuth, The Art of Computer Programming 3, section 6.4)
+    mixed = (place + 1 + seed * 7919) * 2654435761 % 2**32
+    mixed = (mixed ^ (mixed >> 15)) * 2246822519 % 2**32
+    return (mixed.float() / 2**32).expand(bands.mask.shape)
+
+
+def _rank(score: Tensor) -> Tensor:
+    """The place of each in falling order along the last dimension; of equal ones the first comes first."""
+    return score.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+
+
 def best(score: Tensor, has: Tensor, capacity: int, budget: Tensor) -> Kept:
     """The ``budget`` largest of what a chunk has."""
     found, index = score.masked_fill(~has, -torch.inf).topk(capacity, dim=-1)
@@ -352,23 +374,24 @@ def adaptive_capacity(layout: BandLayout, target_ratio: float, room: float) -> i
     check_ratio(target_ratio, layout.length)
     budget = layout.length / target_ratio
     if 4 * layout.counts[0] > budget:
+        most = layout.length / (4 * layout.counts[0])
         raise ValueError(
             f"target_ratio={target_ratio} leaves {budget:g} codes in a chunk of {layout.length}, beside the "
-            f"{layout.counts[0]} of {layout.names[0]} that always stay; allowed: up to "
-            f"{layout.length / (4 * layout.counts[0]):g}, or a deeper level of the transform"
+            f"{layout.counts[0]} of {layout.names[0]} that always stay; allowed: "
+            f"{f'up to {most:g}, or ' if most >= 1 else ''}a deeper level of the transform"
         )
     return min(-int(-budget * room // 1), len(layout))
 
 
 def check_ratio(target_ratio: float, longest: float | None = None) -> None:
     """Raise ``ValueError`` for a target ratio below 1 or beyond the chunk length."""
-    if not (1 <= target_ratio and (longest is None or target_ratio <= longest)):
-        most = "and above" if longest is None else f"to the chunk length, {longest:g}"
+    if not 1 <= target_ratio < math.inf or (longest is not None and target_ratio > longest):
+        most = "and above, finite" if longest is None else f"to the chunk length, {longest:g}"
         raise ValueError(f"target_ratio={target_ratio} is out of range; allowed: 1 {most}")
 
 
 def check_room(room: float) -> float:
     """Raise ``ValueError`` for less room than the mean budget itself."""
-    if not room >= 1:
-        raise ValueError(f"room={room} is too small; allowed: 1 and above")
+    if not 1 <= room < math.inf:
+        raise ValueError(f"room={room} is out of range; allowed: 1 and above, finite")
     return room

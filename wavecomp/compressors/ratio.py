@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -15,7 +16,7 @@ from wavecomp.compressors.pruning import check_ratio
 SAME = 1e-4
 """Logarithms of thresholds that differ by less are one: what is between them is a jump of the ratio."""
 REACH = 40.0
-"""How far from the first logarithm of a threshold one is looked for."""
+"""How far the logarithm of a threshold goes from the first one."""
 
 
 class RatioController(nn.Module):
@@ -36,10 +37,13 @@ class RatioController(nn.Module):
     :math:`\log \tau` over about the last fifth of the updates, less that over about the last two fifths. The first lags
     by a tenth of all updates and the second by a fifth, so that of a drift that is even nothing is left.
 
+    Where a target is out of reach the threshold stops 40 from its start, in logarithms. The state stays in fp32 when a
+    model is cast: half precision would round small corrections away.
+
     Args:
         target_ratio: tokens per code, 1 and above.
-        start: the threshold before anything was counted, above 0.
-        proportional, integral: K_p and K_i, 0 and above.
+        start: the threshold before anything was counted, above 0 and finite.
+        proportional, integral: K_p and K_i, 0 and above, finite.
 
     Raises:
         ValueError: a number out of range.
@@ -65,14 +69,14 @@ class RatioController(nn.Module):
         super().__init__()
         check_ratio(target_ratio)
         if not 0 < start < math.inf:
-            raise ValueError(f"start={start} is no threshold; allowed: above 0")
+            raise ValueError(f"start={start} is no threshold; allowed: above 0, finite")
         for name, gain in (("proportional", proportional), ("integral", integral)):
-            if gain < 0:
-                raise ValueError(f"{name}={gain} is negative; allowed: 0 and above")
+            if not 0 <= gain < math.inf:
+                raise ValueError(f"{name}={gain} is no gain; allowed: 0 and above, finite")
         self.target_ratio = target_ratio
         self.start, self.proportional, self.integral = start, proportional, integral
         for name in ("last", "tenth", "fifth", "momentum", "total", "updates"):
-            self.register_buffer(name, torch.tensor(0.0))
+            self.register_buffer(name, torch.tensor(0.0, dtype=torch.float32))
         self.set_threshold(start)
 
     def extra_repr(self) -> str:
@@ -95,11 +99,16 @@ class RatioController(nn.Module):
         allowed = tokens.float().clamp(min=1) / self.target_ratio
         error = torch.where(counted, (codes.float() / allowed - 1).clamp(max=1), 0)
         self.momentum.copy_(0.9 * self.momentum + 0.1 * self.proportional * error)
-        self.total.add_(self.integral * (0.5 + error.abs()) * error)
+        self.total.add_(self.integral * (0.5 + error.abs()) * error).clamp_(-REACH, REACH)
         self.last.copy_(math.log(self.start) + self.momentum + self.total)
         self.updates.add_(1)
         self.tenth.lerp_(self.last, 9 / (self.updates + 8))
         self.fifth.lerp_(self.last, 4 / (self.updates + 3))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RatioController:
+        # as integers they are moved and not cast
+        super()._apply(lambda x: fn(x.view(torch.int32)).view(torch.float32), recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @torch.no_grad()
     def set_threshold(self, threshold: float) -> None:
@@ -109,7 +118,7 @@ class RatioController(nn.Module):
             ValueError: a threshold that is not above 0.
         """
         if not 0 < threshold < math.inf:
-            raise ValueError(f"threshold={threshold} is no threshold; allowed: above 0")
+            raise ValueError(f"threshold={threshold} is no threshold; allowed: above 0, finite")
         self.momentum.zero_()
         self.total.fill_(math.log(threshold / self.start))
         for value in (self.last, self.tenth, self.fifth):
@@ -134,7 +143,7 @@ class GroupThreshold(nn.Module):
 
     def forward(self, length: Tensor, threshold: Tensor, level: Tensor) -> Tensor:
         """Weights from 0 to 1 of vectors of this length, above 0, at these levels; shapes that broadcast."""
-        theta = self.level[level]
+        theta = self.level[level].to(torch.promote_types(self.level.dtype, torch.float32))
         share = (theta - theta.mean(-1, keepdim=True)).exp()
         return F.relu(1 - (threshold * share).to(length.dtype) / length)
 
@@ -155,17 +164,19 @@ def calibrate(
 
     Args:
         model: holds one :class:`RatioController`.
-        data: batches that ``encode`` takes, gone through once per step: a list, not an iterator.
-        target_ratio: tokens per code, the controller's own target unless given; a new one becomes its target.
+        data: batches that ``encode`` takes; all are held, and gone through once per step.
+        target_ratio: tokens per code, the controller's own target unless given. A new one becomes its target; it is a
+            setting, which no state dict holds, so a model that is to be saved is built with it.
         encode: from a batch to Codes; ``model.encode`` unless given.
         steps: passes over the data at most.
-        tolerance: relative error that is good enough.
+        tolerance: relative error that is good enough; ten times as much is warned of.
 
     Returns:
         The ratio reached, tokens over codes.
 
     Raises:
-        ValueError: a model without exactly one controller, a ratio below 1, no data.
+        ValueError: a model without exactly one controller, a ratio out of range, no data, no step, nothing to encode
+            with. The model is as it was then.
 
     Example:
         >>> pruner = wc.Shrinkage(target_ratio=4)
@@ -182,15 +193,32 @@ def calibrate(
     batches = list(data)
     if not batches:
         raise ValueError("data is empty; give at least one batch")
+    if steps < 1:
+        raise ValueError(f"steps={steps} is too small; allowed: 1 and above")
+    encode = getattr(model, "encode", None) if encode is None else encode
+    if encode is None:
+        raise ValueError(f"encode=None, and a {type(model).__name__} has no method of that name; give a function")
     if target_ratio is not None:
         check_ratio(target_ratio)
-        controller.target_ratio = target_ratio
-    training = model.training
+    training = {module: module.training for module in model.modules()}
+    before = controller.target_ratio, {name: value.clone() for name, value in controller.state_dict().items()}
+    controller.target_ratio = target_ratio or controller.target_ratio
     model.eval()
     try:
-        return _search(controller, encode or model.encode, batches, steps, tolerance)  # type: ignore[arg-type]
+        reached = _search(controller, encode, batches, steps, tolerance)
+    except BaseException:
+        controller.target_ratio = before[0]
+        controller.load_state_dict(before[1])
+        raise
     finally:
-        model.train(training)
+        for module, mode in training.items():
+            module.training = mode
+    if abs(reached / controller.target_ratio - 1) > 10 * tolerance:
+        warnings.warn(
+            f"the target ratio of {controller.target_ratio:g} is out of reach on this data: it came to {reached:.2f}",
+            stacklevel=2,
+        )
+    return reached
 
 
 def _search(

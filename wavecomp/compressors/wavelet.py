@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
+from wavecomp.compressors.band_weight import check_band_weight
 from wavecomp.compressors.compressor import Compressor, gather_rows, scatter_rows
 from wavecomp.compressors.detail import DetailChannel, check_detail_channel
 from wavecomp.compressors.pruning import Kept, Pruner
@@ -49,12 +50,17 @@ class WaveletCompressor(Compressor):
     ) -> None:
         super().__init__()
         check_detail_channel(detail_channel, transform)
+        check_band_weight(band_weight, transform)
         self.transform = transform
         self.pruner = pruner
         self.band_weight = band_weight
         self.detail_channel = detail_channel
         self.encoding = encoding
-        self.causal = pruner.causal
+
+    @property
+    def causal(self) -> bool:  # type: ignore[override]
+        """Whether its pruner is."""
+        return self.pruner.causal
 
     def capacity(self, chunk_length: int) -> int:
         return self.pruner.capacity(self.transform.layout(chunk_length))

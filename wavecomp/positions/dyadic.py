@@ -55,7 +55,7 @@ class DyadicPositionCode(Module):
 
     def __init__(self, dim: int, *, chunk_length: int, bits: int | None = 8, depth: int = 8) -> None:
         super().__init__()
-        if bits is not None and not 1 <= bits <= 8:
+        if bits is not None and not (type(bits) is int and 1 <= bits <= 8):
             raise ValueError(f"bits={bits} cannot be stored; allowed: 1 to 8, or None for full precision")
         if min(dim, chunk_length, depth) < 1 or depth > 32:
             raise ValueError(

@@ -64,6 +64,7 @@ class CompressionModule(L.LightningModule):
         self.final_share = final_share
         self.statistics: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
+        self._check_controllers()
         self.val_metrics = nn.ModuleDict(self.metrics())
         self.test_metrics = nn.ModuleDict(self.metrics())
 
@@ -178,8 +179,18 @@ class CompressionModule(L.LightningModule):
             self.log(f"{stage}/{name}", metrics[name], on_step=False, on_epoch=True, prog_bar=name in self.shown)
 
     def _controllers(self) -> dict[str, RatioController]:
-        body = self.model.body
+        body: Any = getattr(self.model, "body", None)
         return body.controllers() if hasattr(body, "controllers") else {}
+
+    def _check_controllers(self) -> None:
+        """Raise ``ValueError`` for a ratio that nothing would hold: its codes are not counted."""
+        counted = list(self._controllers().values())
+        for path, module in self.model.named_modules():
+            if isinstance(module, RatioController) and module not in counted:
+                raise ValueError(
+                    f"model.{path} has target_ratio={module.target_ratio:g}, which nothing would hold in training; "
+                    "allowed: in the chunk_networks of a ChunkReduce"
+                )
 
 
 def check_share(name: str, share: float) -> None:
