@@ -306,6 +306,7 @@ def test_the_ratio_is_met_by_control_and_by_calibration(make, target):
     compressor = make()
     (controller,) = (module for module in compressor.modules() if isinstance(module, wc.RatioController))
     x = torch.randn(64, 2 * zoo.CHUNK, zoo.DIM) * torch.rand(64, 2 * zoo.CHUNK, 1).exp() + torch.randn(64, 1, zoo.DIM)
+    x = x.view(2, -1, zoo.DIM)  # two long rows: some draw by the place of a chunk
     encode = lambda x: compressor(wc.Codes.from_tokens(x).cut(zoo.CHUNK))  # noqa: E731
     start = controller.log_threshold.clone()
     controller.target_ratio = target
@@ -320,6 +321,8 @@ def test_the_ratio_is_met_by_control_and_by_calibration(make, target):
         controller.update(tokens=tokens[-1], codes=kept[-1])
     held = float(sum(tokens[-100:]) / sum(kept[-100:]))
     assert abs(held / controller.target_ratio - 1) < 0.05
+    compressor.eval()
+    assert abs(float(encode(x).ratio) / controller.target_ratio - 1) < 0.1
 
 
 @controlled
@@ -362,12 +365,15 @@ def test_compressor_rows_equal_rows_alone_whatever_lies_behind_them(make):
 
 
 @each_compressor
-def test_compressor_has_no_influence_between_chunks_or_rows(make):
-    compressor = zoo.perturb(make()).eval()
+@pytest.mark.parametrize("training", [False, True])
+def test_compressor_has_no_influence_between_chunks_or_rows(make, training):
+    compressor = zoo.perturb(make()).train(training)
     before = chunks(length=48)
-    codes = compressor(before)
     values = before.values.clone()
     values[0, 1] = torch.randn(zoo.CHUNK, zoo.DIM)
+    torch.manual_seed(0)  # in training some draw
+    codes = compressor(before)
+    torch.manual_seed(0)
     after = compressor(before.replace(values=values))
     slots = compressor.capacity(zoo.CHUNK)
     changed = (after.values != codes.values).any(-1) | (after.index != codes.index) | (after.mask != codes.mask)
@@ -535,6 +541,19 @@ def test_expand_on_the_gpu_equals_the_cpu(make):
     expected = compressor.expand(codes, whole)
     mine = compressor.cuda().expand(codes.to("cuda"), whole.to("cuda"))
     torch.testing.assert_close(mine.cpu(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+@each_compressor
+def test_the_codes_of_a_compressor_on_the_gpu_are_those_of_the_cpu(make):
+    compressor = zoo.perturb(make()).eval()
+    whole = chunks(length=40, lengths=torch.tensor([40, 21]))
+    expected = compressor(whole)
+    mine = compressor.cuda()(whole.to("cuda")).to("cpu")
+    assert float(mine.ratio) == float(expected.ratio)
+    for name in ("values", *wc.Codes.per_slot):
+        found, wanted = getattr(mine, name)[expected.mask], getattr(expected, name)[expected.mask]
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in zoo.some_compressors()])

@@ -127,7 +127,11 @@ def _passkey_table(runs: Sequence[Run]) -> list[str]:
         cells = [f"{sum(own[depth]):.0f} of {len(own[depth])}" if depth in own else "" for depth in DEPTHS]
         rows.append([_trained_on(name, runs), f"{length:,}", *cells])
     header = ["passkey: trained on", "bytes of the test", *DEPTHS]
-    return ["Numbers that were given back exactly, by where in the text they stood.", markdown(header, rows)]
+    note = (
+        "Numbers, each said twice in noise, that were given back exactly, by where they stood; each checkpoint with the "
+        "bytes that it was trained at."
+    )
+    return [note, markdown(header, rows)]
 
 
 def _sort_table(runs: Sequence[Run]) -> list[str]:
@@ -147,7 +151,11 @@ def _sort_table(runs: Sequence[Run]) -> list[str]:
         [name, *(f"{100 * row[length]:.1f}" if length in row else "" for length in lengths)]
         for name, row in rows.items()
     ]
-    return ["Answers that are right, in per cent, by symbols to be sorted.", markdown(header, cells)]
+    note = (
+        "Answers that are right, in per cent, by symbols to be sorted. Symbols are drawn from a distribution that goes "
+        "from p0 at the beginning of a sample to p1 at its end; what others know is told them, not learned."
+    )
+    return [note, markdown(header, cells)]
 
 
 def _ruler_table(runs: Sequence[Run]) -> list[str]:

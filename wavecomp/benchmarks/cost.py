@@ -1,9 +1,9 @@
 """``cost``: the share of a training step that compression takes: transform, pruning, packing, forward and backward.
 
-Measured in two ways that should come to the same, all by turns in one process: the compressor alone, forward and
-backward, beside the full step of the quickstart's model; and the full step beside the same step with :class:`Stride` in
-the compressor's place, which leaves all the same work to do, on as many codes, under the same marks. The second counts
-the optimiser's share too, but it is a small difference of large times: it says how far the repetitions lie apart.
+Measured in two ways, all by turns in one process: the compressor alone, forward and backward, beside the full step of
+the quickstart's model; and the full step beside the same step with :class:`Stride` in the compressor's place, which
+leaves all the same work to do, on as many codes, under the same marks. The second counts the optimiser's share and what
+the compressor does to caches, too, but it is a small difference of large times: read it with its range.
 """
 
 from __future__ import annotations

@@ -54,12 +54,11 @@ def table(runs: Sequence[Run]) -> str:
     """Bits by compressor and ratio; nothing where there are no runs."""
     if not runs:
         return ""
-    seeds = len({entry["seed"] for entry in runs})
     rows = []
     for name in dict.fromkeys(entry["compressor"] for entry in runs):
         mine = [point for entry in runs if entry["compressor"] == name for point in entry["points"]]
         at = [[point for point in mine if point["asked"] == ratio] for ratio in RATIOS]
-        bits = [mean_and_spread([point["bits"] for point in each], seeds) for each in at]
+        bits = [mean_and_spread([point["bits"] for point in each], SEEDS) for each in at]
         off = max(abs(point["ratio"] / point["asked"] - 1) for point in mine)
         rows.append([name, *bits, f"{off:.2%}"])
     note = (

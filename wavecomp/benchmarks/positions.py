@@ -45,7 +45,6 @@ def members(options: Options) -> dict[str, grid.Member]:
 
 def table(runs: Sequence[Run]) -> str:
     """Bits on text, and accuracy on recall by length."""
-    seeds = len({entry["seed"] for entry in runs})
     rows = []
     for name in dict.fromkeys(entry["encoding"] for entry in runs):
         own = [entry for entry in runs if entry["encoding"] == name]
@@ -55,8 +54,8 @@ def table(runs: Sequence[Run]) -> str:
         rows.append(
             [
                 name,
-                mean_and_spread([entry["bits"] for entry in own if entry["task"] == "text"], seeds),
-                *(mean_and_spread([accuracy[at] for accuracy in recall], seeds) for at in range(len(LONGER))),
+                mean_and_spread([entry["bits"] for entry in own if entry["task"] == "text"], SEEDS),
+                *(mean_and_spread([accuracy[at] for accuracy in recall], SEEDS) for at in range(len(LONGER))),
                 kept,
             ]
         )

@@ -58,7 +58,6 @@ def members(options: Options) -> dict[str, grid.Member]:
 def table(runs: Sequence[Run]) -> str:
     """Per ratio: bits of what is asked for, by compressor and task, with the gain on text and the ratio reached."""
     runs = [*runs, *map(_at_equal_time, (entry for entry in runs if "equal_time" in entry))]
-    seeds = len({entry["seed"] for entry in runs})
     parts = [
         "Bits per symbol of copy and uneven (chance 4.00), per digit of recall (chance 3.32), per byte of rate (an "
         "autoencoder's reconstruction), of mixed (the same, where every other chunk is one sentence) and of text (a "
@@ -71,11 +70,11 @@ def table(runs: Sequence[Run]) -> str:
         mine = [entry for entry in runs if entry["asked"] == ratio]
         present = [task for task in STEPS if any(entry["task"] == task for entry in mine)]
         rows = []
-        for name, own, figures in bits_by_task(mine, "compressor", present, seeds):
+        for name, own, figures in bits_by_task(mine, "compressor", present, SEEDS):
             gains = [entry["gain"] for entry in own if entry["task"] == "text"]
             reached = [entry["ratio"] for entry in own if entry["ratio"] is not None]
             sizes = span([entry["parameters"] / 1000 for entry in own], ".0f")
-            gain = [mean_and_spread(gains, seeds)] if "text" in present else []
+            gain = [mean_and_spread(gains, SEEDS)] if "text" in present else []
             rows.append([name, *figures, *gain, span(reached), sizes])
         gain = ["gain on text"] if "text" in present else []
         header = ["compressor", *present, *gain, "ratio reached", "parameters, thousands"]

@@ -31,6 +31,7 @@ from wavecomp.training.data.text import PYTHON_STDLIB
 
 DIM, CHUNK, LEVEL, LENGTH, BATCH = 64, 128, 7, 256, 32  # many short rows: a few long ones differ more from the next
 TARGETS = (4.0, 8.0, 16.0)
+SEEDS = 3
 EXTREMES = (2.0, 32.0)  # for one compressor
 VALIDATION = 1280  # rows: all of the validation share of a few megabytes, since the ratio of single rows differs much
 PRICED = "Shrinkage-price"  # where half of the text says nothing
@@ -45,7 +46,7 @@ COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
 
 def members(options: Options) -> dict[str, grid.Member]:
     """By compressor, target and seed, on text; on text with a sentence in between as well where a source is given."""
-    steps, seeds, targets = (20, 1, (8.0,)) if options.small else (400, 3, TARGETS)
+    steps, seeds, targets = (20, 1, (8.0,)) if options.small else (400, SEEDS, TARGETS)
     text: dict[str, Any] = {"source": options.source, "steps": steps, "validation": 64 if options.small else VALIDATION}
     found: dict[str, grid.Member] = {}
     for seed, name in itertools.product(range(seeds), COMPRESSORS):
@@ -65,16 +66,15 @@ def table(runs: Sequence[Run]) -> str:
 
 def _table(runs: Sequence[Run]) -> str:
     """Mean over seeds, and how far the worst of them is off."""
-    seeds = len({entry["seed"] for entry in runs})
     rows = []
     for what, name, asked in dict.fromkeys((r["what"], r["compressor"], r["asked"]) for r in runs):
         mine = [r for r in runs if (r["what"], r["compressor"], r["asked"]) == (what, name, asked)]
         row = [what, name, f"{asked:g}"]
         for key in ("trained", "calibrated"):
             ratios = [r[key] for r in mine]
-            row += [mean_and_spread(ratios, seeds), f"{max(abs(ratio / asked - 1) for ratio in ratios):.2%}"]
-        row.append(mean_and_spread([r["unseen"] for r in mine if "unseen" in r], seeds))
-        row.append(mean_and_spread([r["prose"] / r["sentence"] for r in mine if what == "mixed"], seeds, ".2f"))
+            row += [mean_and_spread(ratios, SEEDS), f"{max(abs(ratio / asked - 1) for ratio in ratios):.2%}"]
+        row.append(mean_and_spread([r["unseen"] for r in mine if "unseen" in r], SEEDS))
+        row.append(mean_and_spread([r["prose"] / r["sentence"] for r in mine if what == "mixed"], SEEDS, ".2f"))
         rows.append(row)
     note = (
         "Asked is the ratio that a controller was given, trained the one it kept on validation text in the last tenth "

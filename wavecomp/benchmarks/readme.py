@@ -37,7 +37,7 @@ def rewritten(text: str, paths: Sequence[Path], folder: Path) -> str:
 
     Args:
         text: Markdown.
-        paths: files of results; a block holds those of its benchmark in this order, none or several.
+        paths: files of results; a block holds those of its benchmark in this order, or says that there are none.
         folder: what paths are shown from.
 
     Raises:
@@ -52,7 +52,8 @@ def rewritten(text: str, paths: Sequence[Path], folder: Path) -> str:
         raise ValueError(f"the README has no block <!-- {min(missing)} --> ... <!-- end --> for its results")
 
     def block(match: re.Match[str]) -> str:
-        sections = "".join(f"{section}\n\n" for section in found.get(match["name"], []))
+        nothing = f"### {match['name']}\n\nNot measured yet: `python -m wavecomp.benchmarks {match['name']}`."
+        sections = "".join(f"{section}\n\n" for section in found.get(match["name"], [nothing]))
         return f"<!-- {match['name']} -->\n{sections}<!-- end -->"
 
     return BLOCK.sub(block, text)

@@ -59,12 +59,11 @@ def members(options: Options) -> dict[str, grid.Member]:
 
 def table(runs: Sequence[Run]) -> str:
     """What each recipe reached, the mean over seeds."""
-    seeds = len({entry["seed"] for entry in runs})
     rows = []
     for recipe in dict.fromkeys(entry["recipe"] for entry in runs):
         mine = [entry for entry in runs if entry["recipe"] == recipe]
         figures = [
-            mean_and_spread([entry["metrics"][key] for entry in mine if key in entry["metrics"]], seeds, form)
+            mean_and_spread([entry["metrics"][key] for entry in mine if key in entry["metrics"]], SEEDS, form)
             for key, form in COLUMNS.values()
         ]
         minutes = mean_and_spread([entry["took"] / 60 for entry in mine if "took" in entry], form=".1f")

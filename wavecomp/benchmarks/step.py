@@ -23,7 +23,7 @@ from wavecomp.allocator import keep_freed_memory
 from wavecomp.benchmarks import makers, measure
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.models import FlatModel, WindowModel, random_bytes, step_of
-from wavecomp.benchmarks.tables import markdown
+from wavecomp.benchmarks.tables import markdown, span
 from wavecomp.networks.flex import Backend
 from wavecomp.networks.transformer import FeedForward
 
@@ -106,7 +106,14 @@ def table(runs: Sequence[Run]) -> str:
         growth = f"{measure.ratio(_per_byte(entry), _per_byte(first)):.2f}"
         rows.append([name, f"{length:,}", f"{speed:,.0f}", f"{entry['memory'] / 2**20:,.0f}", against, growth])
     header = ["model", "context", "bytes per second", "peak, MiB", "x flat", f"time per byte, x {base:,}"]
-    return "\n\n".join([markdown(header, rows), *left_out])
+    parameters = span([entry["parameters"] / 1e6 for entry in runs])
+    note = (
+        f"Models are {DIM} wide, of {parameters} million parameters; the hierarchies have {COUNT} codes for each "
+        f"{CHUNK} bytes. Steps are of as many bytes at each context but the longest, where one row is more. x flat: "
+        "bytes per second over those of the flat Transformer, the median of pairwise ratios; then the time that a byte "
+        f"takes over that at {base:,}."
+    )
+    return "\n\n".join([note, markdown(header, rows), *left_out])
 
 
 def models_on(device: torch.device) -> dict[str, Callable[[], nn.Module]]:

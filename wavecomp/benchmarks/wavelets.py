@@ -46,11 +46,10 @@ def members(options: Options) -> dict[str, grid.Member]:
 
 def table(runs: Sequence[Run]) -> str:
     """Bits of both tasks by transform, the least bits of the first task on top."""
-    seeds = len({entry["seed"] for entry in runs})
     present = [task for task in STEPS if any(entry["task"] == task for entry in runs)]
     rows = [
         [name, *figures, f"{own[0]['learned']:,}"]
-        for name, own, figures in bits_by_task(runs, "transform", present, seeds)
+        for name, own, figures in bits_by_task(runs, "transform", present, SEEDS)
     ]
     note = (
         f"Ratio {RATIO}; bits per symbol of copy (chance 4.00) after {STEPS['copy']} steps, per byte of rate (an "
