@@ -15,8 +15,8 @@ def entry(name, seed, bits, ratios=curves.RATIOS):
 def test_a_row_per_compressor_with_the_worst_ratio_of_all():
     runs = [entry("a", 0, 1.0), entry("a", 1, 2.0, ratios=(4, 5.6, 8)), entry("b", 0, 3.0)]
     one, two = rows(curves.table(runs))
-    assert one == ["a", *["1.500 ± 0.500"] * 3, "5.00%"]
-    assert two == ["b", *["3.000 (1 of 2)"] * 3, "0.00%"]
+    assert one == ["a", *["1.500 ± 0.500 (2 of 3)"] * 3, "5.00%"]
+    assert two == ["b", *["3.000 (1 of 3)"] * 3, "0.00%"]
     assert curves.table([]) == ""
     points = curves.points(runs)
     assert len(points) == 9 and points[4]["codes_per_byte"] == 1 / 5.6 and points[4]["asked"] == 32 / 6

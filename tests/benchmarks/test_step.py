@@ -65,7 +65,8 @@ def test_a_step_learns_and_starts_from_no_gradient():
 
 
 def entry(name, length, seconds, **more):
-    return {"model": name, "length": length, "bytes": 16384, "memory": 2**20, "seconds": seconds, **more}
+    size = {"bytes": 16384, "memory": 2**20, "parameters": 1_670_000}
+    return {"model": name, "length": length, "seconds": seconds} | size | more
 
 
 def test_what_would_take_too_long_is_not_run_and_says_why():
@@ -73,7 +74,7 @@ def test_what_would_take_too_long_is_not_run_and_says_why():
         raise AssertionError("was run")
 
     known = entry("flat", 16384, [120.0])
-    longer = {"model": "flat", "length": 65536, "bytes": 65536, "seed": 0}
+    longer = {"model": "flat", "length": 65536, "bytes": 65536, "seed": 0, "parameters": 1_670_000}
     assert step.first_run(call, longer, known) is known
     assert "seconds" not in longer and longer["not_run"].startswith("up to 1920 s a step, by that of 16384; the limit")
     table = step.table([entry("flat", 4096, [1.0]), longer])

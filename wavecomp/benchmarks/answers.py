@@ -128,8 +128,8 @@ def _passkey_table(runs: Sequence[Run]) -> list[str]:
         rows.append([_trained_on(name, runs), f"{length:,}", *cells])
     header = ["passkey: trained on", "bytes of the test", *DEPTHS]
     note = (
-        "Numbers, each said twice in noise, that were given back exactly, by where they stood; each checkpoint with the "
-        "bytes that it was trained at."
+        "Numbers, each said twice in noise, that were given back exactly, by where they stood; each checkpoint with "
+        "the bytes that it was trained at."
     )
     return [note, markdown(header, rows)]
 
