@@ -21,12 +21,13 @@ def bits_by_task(runs: Sequence[Run], by: str) -> Drawing:
     tasks: dict[str, list[Run]] = {}
     for run in runs:
         tasks.setdefault(run["task"], []).append(run)
+    ratios = sorted({run["asked"] for run in runs if "asked" in run})
     rows = max(len({run[by] for run in mine}) for mine in tasks.values())
     down = -(-len(tasks) // 2)
     figure = new_figure(height=down * (0.8 + 0.17 * rows))
     panels = figure.subplots(down, 2, squeeze=False).flatten()
     for panel, (task, mine) in zip(panels, tasks.items()):
-        plots.plot_bits(mine, by=by, ax=panel)
+        plots.plot_bits(mine, by=by, ratios=ratios, ax=panel)
         panel.set_title(task, fontsize="small")
     for panel in panels[len(tasks) :]:
         panel.remove()

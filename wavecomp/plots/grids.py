@@ -15,16 +15,23 @@ from wavecomp.plots.style import axes_or_new, describe, line
 Run = Mapping[str, Any]
 
 
-def plot_bits(runs: Sequence[Run], *, by: str = "compressor", ax: Axes | None = None) -> Axes:
+def plot_bits(
+    runs: Sequence[Run],
+    *,
+    by: str = "compressor",
+    ratios: Sequence[float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """The bits of what is compared, one below the other, the least on top: a mark per seed, a bar at their mean.
 
     Args:
         runs: records with ``bits``, the key ``by`` and perhaps ``asked``, which is the ratio and has a colour each.
         by: key of the name of what is compared.
+        ratios: that have a colour each, for several panels to have the same; those of the runs unless given.
         ax: where to draw; a figure of its own unless given.
 
     Raises:
-        ValueError: no runs, or a record that lacks a key.
+        ValueError: no runs, a record that lacks a key, or a ratio that is not among those given.
 
     Example:
         >>> ax = plot_bits([{"compressor": name, "bits": bits} for name, bits in (("mean", 2.0), ("haar", 1.0))])
@@ -32,25 +39,30 @@ def plot_bits(runs: Sequence[Run], *, by: str = "compressor", ax: Axes | None = 
         ['mean', 'haar']
     """
     check_runs(runs, ("bits", by))
-    ratios = sorted({run["asked"] for run in runs if "asked" in run})
+    own = sorted({run["asked"] for run in runs if "asked" in run})
+    ratios = own if ratios is None else ratios
+    if not set(own) <= set(ratios):
+        raise ValueError(f"ratios={list(ratios)} leaves out some of the runs; allowed: at least {own}")
     groups: dict[str, dict[Any, list[float]]] = {}
     for run in runs:
         groups.setdefault(run[by], {}).setdefault(run.get("asked"), []).append(run["bits"])
-    least = {name: min(map(statistics.mean, mine.values())) for name, mine in groups.items()}
-    names = sorted(groups, key=lambda name: (-least[name], name))
+    best = {name: min(map(statistics.mean, mine.values())) for name, mine in groups.items()}
+    names = sorted(groups, key=lambda name: (-best[name], name))
     ax = axes_or_new(ax, height=0.8 + 0.17 * len(names))
     for place, name in enumerate(names):
         for ratio, bits in groups[name].items():
             look = _look(ratios.index(ratio) if ratio in ratios else 0)
             ax.plot(bits, [place] * len(bits), label="_seeds", alpha=0.7, **look)
             ax.plot([statistics.mean(bits)] * 2, [place - 0.35, place + 0.35], "-", label="_mean", color=look["color"])
-    if len(ratios) > 1:
-        for place, ratio in enumerate(ratios):
-            ax.plot([], [], label=f"{ratio:g}", **_look(place))
+    if len(ratios) > 1 and own:
+        for ratio in own:
+            ax.plot([], [], label=f"{ratio:g}", **_look(ratios.index(ratio)))
         ax.legend(title="ratio", fontsize="x-small", title_fontsize="x-small")
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(-0.6, len(names) - 0.4)
-    ax.set_xlim(left=0)
+    least, most = (pick(run["bits"] for run in runs) for pick in (min, max))
+    if least < most / 2:  # where all are alike, how they differ is to be seen
+        ax.set_xlim(0, 1.05 * most)
     ax.grid(axis="y", color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     describe(ax, title=f"Bits by {by}", x="bits", y="")
