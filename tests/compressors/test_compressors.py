@@ -197,6 +197,20 @@ def test_bands_that_find_no_room_are_dropped_whole(make):
             assert kept.sum() + codes.statistics["overflow"][row, chunk] == 64
 
 
+def test_thresholds_of_bands_share_out_over_coefficients():
+    pruner = zoo.perturb(wc.BandDrop(target_ratio=4, start=0.3, room=4), std=0.5)
+    bands = wc.DWT1d("haar", level=4)(torch.randn(1, 2, 64, 8))
+    theta = pruner.shrink.level[bands.layout.level]
+    threshold = 0.3 * (theta - theta.mean()).exp()  # the mean of a chunk's coefficients, as Shrinkage has it
+    loudness = bands.values.square().mean(-1)
+    for places in bands.layout.band.unique():
+        loudness[..., bands.layout.band == places] = loudness[..., bands.layout.band == places].mean(-1, keepdim=True)
+    expected = torch.where(bands.layout.always, 1, F.relu(1 - threshold / loudness.sqrt()))
+    kept = pruner(bands)
+    assert 4 < kept.mask.sum(-1).min()
+    torch.testing.assert_close(kept.weight[kept.mask], expected.gather(-1, kept.index)[kept.mask])
+
+
 def test_hard_gates_keep_in_use_what_they_kept_in_training():
     torch.manual_seed(0)
     compressor = wc.WaveletCompressor(

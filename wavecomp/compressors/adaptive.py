@@ -15,6 +15,7 @@ from wavecomp.compressors.pruning import (
     adaptive_capacity,
     check_ratio,
     check_room,
+    coarse_first,
     drawn_by_place,
     fitted,
     mean_power,
@@ -173,23 +174,22 @@ class BandDrop(AdaptivePruner):
 
     def forward(self, bands: Bands) -> Kept:
         layout = bands.layout
-        count = len(layout.names)
-        loudness = (mean_power(bands, layout.band, count) + 1e-12).sqrt()
-        member = layout.band[..., None, :] == torch.arange(count, device=loudness.device)[:, None]
-        first = member.int().argmax(-1)
-        level, always = layout.level.gather(-1, first), layout.always.gather(-1, first)
-        weight = torch.where(always, 1, self.shrink(loudness, self.controller.threshold, level))
-        sizes = (member & bands.mask[..., None, :]).sum(-1) * (weight > 0)
-        quiet = loudness.detach()
-        order = torch.where(always, torch.inf, level + quiet / (1 + quiet)).argsort(
-            dim=-1, descending=True, stable=True
-        )
-        upto = sizes.gather(-1, order).cumsum(-1)
-        fits = torch.zeros_like(sizes).scatter(-1, order, (upto <= self.capacity(layout)).to(sizes.dtype)) * (sizes > 0)
-        mine = layout.band.expand(bands.mask.shape)
-        passes = bands.mask & (fits.gather(-1, mine) > 0)
-        found = fitted(passes, quiet.gather(-1, mine), bands, self.capacity(layout))
-        return found.replace(
-            weight=weight.gather(-1, mine).gather(-1, found.index),
-            statistics={"overflow": (sizes * (1 - fits)).sum(-1)},
-        )
+        band = layout.band.expand(bands.mask.shape)
+        of_band = (mean_power(bands, layout.band, len(layout.names)) + 1e-12).sqrt()
+        loudness = of_band.gather(-1, band)
+        weight = self.shrink(loudness, self.controller.threshold, layout.level)
+        asked = bands.mask & ((weight > 0) | layout.always)
+        fits = self._fitting(bands, band, asked, loudness.detach())
+        found = self.keep(bands, torch.where(fits, weight, 0), loudness)
+        return found.replace(statistics={"overflow": (asked & ~fits).sum(-1)})
+
+    def _fitting(self, bands: Bands, band: Tensor, asked: Tensor, loudness: Tensor) -> Tensor:
+        """Which coefficients that are asked for are of the bands that there is room for."""
+        layout = bands.layout
+        each = (*band.shape[:-1], len(layout.names))
+        sizes = torch.zeros(each, dtype=torch.int64, device=band.device).scatter_add(-1, band, asked.long())
+        # one score for all coefficients of a band
+        score = torch.where(layout.always, torch.inf, coarse_first(layout.level, loudness))
+        order = score.new_zeros(each).scatter(-1, band, score).argsort(dim=-1, descending=True, stable=True)
+        fits = sizes.gather(-1, order).cumsum(-1) <= self.capacity(layout)
+        return asked & torch.zeros_like(fits).scatter(-1, order, fits).gather(-1, band)

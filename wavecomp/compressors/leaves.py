@@ -10,7 +10,7 @@ from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.detail import DetailChannel
 from wavecomp.compressors.nodes import NodeCompressor
-from wavecomp.compressors.pruning import ContentScore, adaptive_capacity, best
+from wavecomp.compressors.pruning import ContentScore, adaptive_capacity, best, coarse_first
 from wavecomp.compressors.ratio import GroupThreshold
 from wavecomp.wavelets import DWT1d
 
@@ -124,7 +124,7 @@ class DyadicLeaves(NodeCompressor):
         reached = torch.cat(tree, dim=-1)
         asked = reached.sum(-1)
         # coarse splits come first, so what is left out never has a part below it
-        order = bands.layout.level + score / (1 + score)
+        order = coarse_first(bands.layout.level, score)
         room = capacity - counts[0]
         chosen = best(order, reached, room, asked)
         split = torch.zeros_like(reached).scatter(-1, chosen.index, chosen.mask)

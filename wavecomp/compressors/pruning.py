@@ -356,11 +356,14 @@ def best(score: Tensor, has: Tensor, capacity: int, budget: Tensor) -> Kept:
     return Kept(index=index.gather(-1, order), mask=mask.gather(-1, order))
 
 
+def coarse_first(level: Tensor, loudness: Tensor) -> Tensor:
+    """A score by which the finest, quietest go first: a level is worth more than any loudness within it."""
+    return level + loudness / (1 + loudness)
+
+
 def fitted(passes: Tensor, loudness: Tensor, bands: Bands, capacity: int) -> Kept:
     """What passes, as far as there is room: the finest, quietest go first, and are counted as ``overflow``."""
-    # a level is worth more than any loudness within it
-    within = loudness / (1 + loudness)
-    score = torch.where(bands.layout.always, torch.inf, bands.layout.level + within)
+    score = torch.where(bands.layout.always, torch.inf, coarse_first(bands.layout.level, loudness))
     wanted = passes.sum(-1)
     return best(score, passes, capacity, wanted).replace(statistics={"overflow": (wanted - capacity).clamp(min=0)})
 
