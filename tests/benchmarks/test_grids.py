@@ -88,6 +88,20 @@ def test_the_command_says_how_large_a_grid_is_that_is_there_in_part(tmp_path, mo
         command.run(parser.parse_args(["wavelets", "--collect"]))
 
 
+def test_the_command_ends_with_an_error_when_members_failed_and_keeps_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    entry = {"what": "text", "compressor": "Shrinkage", "asked": 8.0, "seed": 0, "trained": 8.1, "calibrated": 7.9}
+    members = {"good": lambda: entry, "bad": lambda: 1 / 0, "worse": lambda: 1 / 0}
+    monkeypatch.setattr(ratio, "members", lambda options: members)
+    parser = command.argparse.ArgumentParser()
+    command.add_arguments(parser)
+    with pytest.raises(SystemExit, match="2 of the members failed, as told above: bad, worse"):
+        command.run(parser.parse_args(["ratio"]))
+    assert [run["member"] for run in json.loads((tmp_path / "ratio.json").read_text())["runs"]] == ["good"]
+    command.run(parser.parse_args(["ratio", "--only", "good"]))
+    command.run(parser.parse_args(["ratio", "--collect"]))
+
+
 def test_members_keep_as_many_codes_as_they_are_compared_at():
     for target in (4, 8, 16):
         makers = quality.compressors(target)

@@ -115,4 +115,4 @@ def test_a_result_names_its_text_and_command_without_folders(tmp_path):
     assert str(tmp_path) not in json.dumps(found)
     said = results.caption(found, book.relative_to(tmp_path))
     assert "2 of 5 members" in said and "book.txt (3 bytes, sha256 ba7816bf8f01)" in said
-    assert "--repeats 3 --source book.txt --checkpoint passkey/version_0" in said
+    assert "--repeats 3 --source book.txt --checkpoint runs/passkey/version_0" in said

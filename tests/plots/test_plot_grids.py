@@ -39,15 +39,15 @@ def test_each_ratio_has_a_colour_and_the_best_of_them_orders_the_rows():
 
 def test_panels_of_one_picture_share_their_colours_and_show_all_marks():
     runs = [
-        entry("a", 1.25, asked=16, task="uneven"),
-        entry("b", 1.26, asked=16, task="uneven"),
+        entry("a", 1.25, asked=16, task="mixed"),
+        entry("b", 1.26, asked=16, task="mixed"),
         entry("a", 1.0, asked=8, task="copy"),
         entry("b", 4.0, asked=16, task="copy"),
     ]
-    uneven, copy = pictures.bits_by_task(runs, "compressor").axes
-    assert {line.get_color() for line in marks(uneven)} == {COLOURS[1]}
-    assert [text.get_text() for text in uneven.get_legend().get_texts()] == ["16"]
-    assert 1.2 < uneven.get_xlim()[0] < 1.25 and uneven.get_xlim()[1] > 1.26
+    mixed, copy = pictures.bits_by_task(runs, "compressor").axes
+    assert {line.get_color() for line in marks(mixed)} == {COLOURS[1]}
+    assert [text.get_text() for text in mixed.get_legend().get_texts()] == ["16"]
+    assert 1.2 < mixed.get_xlim()[0] < 1.25 and mixed.get_xlim()[1] > 1.26
     assert copy.get_xlim()[0] == 0 and copy.get_xlim()[1] > 4
     with pytest.raises(ValueError, match=r"ratios=\[4\] leaves out some of the runs; allowed: at least \[16\]"):
         wc.plots.plot_bits(runs[:1], ratios=[4])

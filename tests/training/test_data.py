@@ -195,7 +195,6 @@ def test_the_recall_curriculum_grows_in_steps():
         (lambda: CopyDataModule(symbols=1), "symbols=1 is out of range; allowed: 2 to 256"),
         (lambda: CopyDataModule(symbols=257), "symbols=257"),
         (lambda: CopyDataModule(length=0), "length=0"),
-        (lambda: CopyDataModule(quiet=1.5), "quiet=1.5 is out of range"),
         (lambda: RecallDataModule(keys=0), "keys=0 is out of range"),
         (lambda: RecallDataModule(keys=12, length=59), "length=59 does not hold keys=12; allowed: 60"),
         (lambda: RecallDataModule(curriculum=-1), "curriculum=-1"),
@@ -256,18 +255,3 @@ def test_a_stream_that_resumes_goes_on_where_it_stopped():
     data.load_state_dict({"samples": 6})
     batch = next(iter(data.train_dataloader()))
     assert torch.equal(batch["tokens"], torch.stack([data.train_sample(i).tokens for i in (6, 7, 8)]))
-
-
-def test_quiet_stretches_of_a_copy_hold_one_symbol():
-    data = CopyDataModule(length=512, quiet=0.5, symbols=256)
-    shares = []
-    for index in range(40):
-        tokens = data.validation_sample(index).tokens
-        assert torch.equal(tokens[:512], tokens[512:])
-        same = tokens[1:512] == tokens[:511]
-        shares.append(float(same.float().mean()))
-        ends = torch.cat([torch.tensor([-1]), (~same).nonzero().flatten(), torch.tensor([511])])
-        assert ends.diff().max() <= 64 * 5  # neighbours that are quiet differ, but for chance
-    assert 0.4 < sum(shares) / len(shares) < 0.6
-    alone = CopyDataModule(length=512, quiet=1.0, symbols=256).validation_sample(0).tokens[:512]
-    assert 8 <= len(alone.unique_consecutive()) <= 33

@@ -42,6 +42,7 @@ def run(given: argparse.Namespace) -> None:
 
     Raises:
         ValueError: a count below 1, or no member of a grid that is done.
+        SystemExit: members of a grid that failed, after all else is written.
     """
     if given.name == "readme":
         readme.rewrite()
@@ -59,6 +60,7 @@ def run(given: argparse.Namespace) -> None:
         checkpoint=tuple(given.checkpoint),
     )
     module = importlib.import_module(f"wavecomp.benchmarks.{given.name}")
+    failed: set[str] = set()
     output = given.output or Path(f"{given.name}.json")
     if hasattr(module, "members"):
         members = module.members(options)
@@ -67,6 +69,8 @@ def run(given: argparse.Namespace) -> None:
         if not runs:
             raise ValueError(f"no member of {given.name} is done; members: {', '.join(members)}")
         found = results.result(given.name, runs, options, members=len(members))
+        if not given.collect:
+            failed = {*grid.asked(members, options)} - {entry.get("member") for entry in runs}
     else:
         runs = module.run(options)
         found = results.result(given.name, runs, options)
@@ -74,6 +78,8 @@ def run(given: argparse.Namespace) -> None:
     grid.write(output, found)
     if hasattr(module, "figure"):
         write_figure(module.figure(runs), output.with_suffix(".png"), title=given.name)
+    if failed:
+        raise SystemExit(f"{len(failed)} of the members failed, as told above: {', '.join(sorted(failed))}")
 
 
 def main() -> None:

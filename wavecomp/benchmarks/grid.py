@@ -11,7 +11,7 @@ import logging
 import multiprocessing
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -48,9 +48,14 @@ def run(folder: Path, members: Mapping[str, Member], options: Options, earlier: 
         if path is not None and not path.exists():
             write(path, entry)
     if not options.collect:
-        asked = [name for name in members if not options.only or name.startswith(options.only)]
-        _run_all({paths[name]: members[name] for name in asked if not paths[name].exists()}, options.jobs)
+        missing = [name for name in asked(members, options) if not paths[name].exists()]
+        _run_all({paths[name]: members[name] for name in missing}, options.jobs)
     return [json.loads(path.read_text()) for path in paths.values() if path.exists()]
+
+
+def asked(members: Iterable[str], options: Options) -> list[str]:
+    """The names of those members that run, unless they are done."""
+    return [name for name in members if not options.only or name.startswith(options.only)]
 
 
 def _run_all(missing: Mapping[Path, Member], jobs: int) -> None:

@@ -60,6 +60,8 @@ def runs_of(path: Path, command: str) -> list[Run]:
 def command(name: str, options: Options) -> str:
     """The command that a benchmark was run by, without folders: those of another machine say nothing.
 
+    Checkpoints are shown where the recipes leave them, under ``runs``.
+
     Example:
         >>> command("ratio", Options(source="/home/me/book.txt", repeats=5))
         'python -m wavecomp.benchmarks ratio --repeats 5 --source book.txt'
@@ -71,7 +73,7 @@ def command(name: str, options: Options) -> str:
     if options.source is not None:
         words += ["--source", Path(options.source).name]
     if options.checkpoint:
-        words += ["--checkpoint", *map(run_name, options.checkpoint)]
+        words += ["--checkpoint", *(f"runs/{run_name(checkpoint)}" for checkpoint in options.checkpoint)]
     return shlex.join(words)
 
 

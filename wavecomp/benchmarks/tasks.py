@@ -1,7 +1,6 @@
 """What compressors and transforms are compared by: a small model, trained on one task. All but what is compared is one.
 
 copy      16 random symbols, then the same again, in bits per symbol of the second half (chance 4.00)
-uneven    the same, where half of the stretches are one repeated symbol
 recall    keys with values, asked for by content, in bits per digit (chance 3.32)
 rate      an autoencoder of text: bits per byte of the reconstruction
 mixed     the same, where every other chunk is one sentence
@@ -80,8 +79,8 @@ def parameters(model: nn.Module) -> int:
 
 def data_of(task: str, seed: int, source: str | None) -> SampleDataModule:
     """Samples of a task."""
-    if task in ("copy", "uneven"):
-        return CopyDataModule(batch_size=ROWS, seed=seed, quiet=0.5 if task == "uneven" else 0.0)
+    if task == "copy":
+        return CopyDataModule(batch_size=ROWS, seed=seed)
     if task == "recall":
         return RecallDataModule(keys=KEYS, length=RECALL_LENGTH, batch_size=ROWS, curriculum=9600, seed=seed)
     text: dict[str, Any] = {"source": source or PYTHON_STDLIB, "length": TEXT_LENGTH, "validation_samples": 128}

@@ -18,8 +18,6 @@ class CopyDataModule(TaskDataModule):
     Args:
         symbols: how many different symbols, so that chance is ``log2(symbols)`` bits.
         length: symbols before they repeat; longer than what the decoder's raw windows reach together.
-        quiet: share of stretches, 16 to 64 symbols long, in which one symbol stands all along: where an adaptive
-            compressor can save codes.
         batch_size: rows per batch.
         curriculum: training samples until the full length is reached, 0 to start with it.
         shortest: length that the curriculum starts with.
@@ -28,7 +26,7 @@ class CopyDataModule(TaskDataModule):
         seed: of the training samples; validation is the same for all.
 
     Raises:
-        ValueError: symbols outside 2 to 256, a length that is not positive, or a share outside 0 to 1.
+        ValueError: symbols outside 2 to 256, or a length that is not positive.
     """
 
     def __init__(
@@ -36,7 +34,6 @@ class CopyDataModule(TaskDataModule):
         *,
         symbols: int = 16,
         length: int = 128,
-        quiet: float = 0.0,
         batch_size: int = 16,
         curriculum: int = 0,
         shortest: int = 32,
@@ -49,11 +46,8 @@ class CopyDataModule(TaskDataModule):
             raise ValueError(f"symbols={symbols} is out of range; allowed: 2 to 256")
         if min(length, shortest, step) < 1:
             raise ValueError(f"length={length}, shortest={shortest}, step={step}; allowed: 1 and above")
-        if not 0 <= quiet <= 1:
-            raise ValueError(f"quiet={quiet} is out of range; allowed: 0 to 1")
         self.vocabulary = symbols
         self.length = length
-        self.quiet = quiet
         self.shortest = min(shortest, length)
         self.step = step
 
@@ -61,14 +55,4 @@ class CopyDataModule(TaskDataModule):
         steps = -(-(self.length - self.shortest) // self.step)
         length = min(self.length, self.shortest + round(share * steps) * self.step)
         symbols = random.integers(self.vocabulary, size=length)
-        if self.quiet:
-            symbols = symbols[self._leaders(random, length)]
         return Sample(tokens=torch.from_numpy(symbols).repeat(2), answers=torch.arange(2 * length) >= length)
-
-    def _leaders(self, random: np.random.Generator, length: int) -> np.ndarray:
-        """``(length,)``: at each place its own number, or in a quiet stretch the first of the stretch."""
-        place = np.arange(length)
-        starts = np.cumsum(random.integers(16, 65, size=length // 16 + 1)) - random.integers(64)
-        stretch = np.searchsorted(starts, place, side="right")
-        first = np.concatenate([[0], starts]).clip(0)[stretch]
-        return np.where((random.random(len(starts) + 1) < self.quiet)[stretch], first, place)
