@@ -72,7 +72,7 @@ def test_the_command_says_how_large_a_grid_is_that_is_there_in_part(tmp_path, mo
     assert result["members"] == len(ratio.members(SMALL)) == 7 and result["runs"] == [entry]
     assert result["commit"] == "unknown"  # the member does not say at which commit it was run
     figures = ["8.100 (1 of 3)", "1.25%", "7.900 (1 of 3)", "1.25%"]
-    assert rows(capsys.readouterr().out) == [["text", "Shrinkage", "8", *figures, "", ""]]
+    assert rows(capsys.readouterr().out) == [["text", "Shrinkage", "8", "", "", *figures, "", ""]]
     assert (tmp_path / "ratio.png").read_bytes().startswith(b"\x89PNG")
     # goes on from its own file where the members are gone, but not from that of another command
     assert result["versions"]["torch"] == "unknown"

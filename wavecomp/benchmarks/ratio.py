@@ -1,8 +1,9 @@
 """``ratio``: the ratio that is asked for against the one that is delivered, while training and after calibration.
 
-A small language model is trained on text with an adaptive compressor. Given are the mean ratio on validation text
-during the last tenth of training, that after calibration on this text, and that of every other batch of it after
-calibration on those between, which says how much texts differ.
+A small language model is trained on text with an adaptive compressor. Given are the ratio during the last tenth of
+training on the batches that are trained on, which is what the controller holds, and its mean on validation text, that
+after calibration on this text, and that of every other batch of it after calibration on those between, which says how
+much texts differ.
 What a ratio costs is in :mod:`wavecomp.benchmarks.curves`.
 With ``--source`` prose and noise are mixed too: every other chunk holds the same sentence, and given is how many codes
 a chunk of prose has for each of a chunk of the sentence.
@@ -70,19 +71,21 @@ def _table(runs: Sequence[Run]) -> str:
     for what, name, asked in dict.fromkeys((r["what"], r["compressor"], r["asked"]) for r in runs):
         mine = [r for r in runs if (r["what"], r["compressor"], r["asked"]) == (what, name, asked)]
         row = [what, name, f"{asked:g}"]
-        for key in ("trained", "calibrated"):
-            ratios = [r[key] for r in mine]
-            row += [mean_and_spread(ratios, SEEDS), f"{max(abs(ratio / asked - 1) for ratio in ratios):.2%}"]
+        for key in ("held", "trained", "calibrated"):
+            ratios = [r[key] for r in mine if key in r]
+            worst = max((abs(ratio / asked - 1) for ratio in ratios), default=None)
+            row += [mean_and_spread(ratios, SEEDS), "" if worst is None else f"{worst:.2%}"]
         row.append(mean_and_spread([r["unseen"] for r in mine if "unseen" in r], SEEDS))
         row.append(mean_and_spread([r["prose"] / r["sentence"] for r in mine if what == "mixed"], SEEDS, ".2f"))
         rows.append(row)
     note = (
-        "Asked is the ratio that a controller was given, trained the one it kept on validation text in the last tenth "
-        "of training, calibrated that after calibration on this text, unseen that of every other batch of it after "
-        "calibration on those between; mean over seeds ± the furthest of them. Mixed: every other chunk is one "
-        "sentence; codes of a chunk of prose for each of such a chunk."
+        "Asked is the ratio that a controller was given, held the one of the batches of the last tenth of training, "
+        "trained the one on validation text meanwhile, calibrated that after calibration on this text, unseen that of "
+        "every other batch of it after calibration on those between; mean over seeds ± the furthest of them. Mixed: "
+        "every other chunk is one sentence; codes of a chunk of prose for each of such a chunk."
     )
-    header = ["what", "compressor", "asked", "trained", "worst", "calibrated", "worst", "unseen", "prose : sentence"]
+    ratios = [word for key in ("held", "trained", "calibrated") for word in (key, "worst")]
+    header = ["what", "compressor", "asked", *ratios, "unseen", "prose : sentence"]
     return f"{note}\n\n{markdown(header, rows)}"
 
 
@@ -99,7 +102,7 @@ def _parts(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
 
 def _text(name: str, target: float, seed: int, *, source: str | None, steps: int, validation: int) -> Run:
     data = TextDataModule(**_settings(seed, source, validation))
-    model, batches, seen = _trained(name, target, seed, steps, data)
+    model, batches, held, seen = _trained(name, target, seed, steps, data)
     calibrated = wc.calibrate(model, batches)
     wc.calibrate(model, batches[::2])
     return {
@@ -108,6 +111,7 @@ def _text(name: str, target: float, seed: int, *, source: str | None, steps: int
         "asked": target,
         "seed": seed,
         "steps": steps,
+        "held": held,
         "trained": statistics.mean(seen),
         "calibrated": calibrated,
         "unseen": _ratio(model, batches[1::2]),
@@ -116,7 +120,7 @@ def _text(name: str, target: float, seed: int, *, source: str | None, steps: int
 
 def _mixed(name: str, target: float, seed: int, *, source: str | None, steps: int, validation: int) -> Run:
     data = MixedTextDataModule(chunk=CHUNK, **_settings(seed, source, validation))
-    model, batches, seen = _trained(name, target, seed, steps, data)
+    model, batches, held, seen = _trained(name, target, seed, steps, data)
     reached = wc.calibrate(model, batches)
     with torch.no_grad():
         kept = torch.cat([model.encode(tokens).statistics["chunk_networks.0.kept"] for tokens in batches]).double()
@@ -126,6 +130,7 @@ def _mixed(name: str, target: float, seed: int, *, source: str | None, steps: in
         "asked": target,
         "seed": seed,
         "steps": steps,
+        "held": held,
         "trained": statistics.mean(seen),
         "calibrated": reached,
         "sentence": float(kept[:, 0::2].mean()),
@@ -144,20 +149,25 @@ def _trained(
     seed: int,
     steps: int,
     data: TextDataModule,
-) -> tuple[wc.ChunkReduceLM, list[Tensor], list[float]]:
-    """A model, the batches it is validated on, and their ratios five times in the last tenth of training."""
+) -> tuple[wc.ChunkReduceLM, list[Tensor], float, list[float]]:
+    """A model and the batches it is validated on; of the last tenth of training the ratio of the batches that are
+    trained on, and five times that of those."""
     seed_everything(seed)
     batches = [batch["tokens"] for batch in data.val_dataloader() if batch["tokens"].shape[1] == LENGTH]
     module = LanguageModelModule(model=_model(COMPRESSORS[name](target)), learning_rate=2e-3, warmup_steps=steps // 10)
+    held: list[float] = []
     seen: list[float] = []
 
     def measure(step: int) -> None:
         left = steps - step
-        if left < steps / 10 and left % max(steps // 50, 1) == 0:
-            seen.append(_ratio(module.model, batches))
+        if left < steps / 10:
+            held.append(float(module.trainer.callback_metrics["train/compression_ratio"]))
+            if left % max(steps // 50, 1) == 0:
+                seen.append(_ratio(module.model, batches))
 
     train(module, data, steps=steps, after_step=measure)
-    return module.model.eval(), batches, seen
+    # batches are of as many tokens: all of them over all codes
+    return module.model.eval(), batches, statistics.harmonic_mean(held), seen
 
 
 def _ratio(model: wc.ChunkReduceLM, batches: Sequence[Tensor]) -> float:
