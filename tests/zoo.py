@@ -107,7 +107,7 @@ def wavelet_compressor(pruner=None, *, wavelet="haar", transform=None, width=Non
     pruner = pruner or wc.KeepLowpass(COUNT)
     level = 2 if isinstance(pruner, wc.KeepLowpass) else 4
     transform = transform or wc.DWT1d(wavelet, level=level)
-    detail = wc.DetailChannel(dim=DIM, level=level, width=width) if transform.dyadic else None
+    detail = wc.DetailChannel(dim=DIM, level=level, width=width) if transform.binary else None
     return wc.WaveletCompressor(
         transform=transform,
         pruner=pruner,

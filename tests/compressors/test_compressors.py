@@ -73,6 +73,51 @@ def test_the_detail_channel_of_an_odd_length_hands_on_every_detail_once(length):
     assert [under.shape[-2] for under in channel.under_nodes(bands)] == [-(-length // n) for n in (4, 2, 1)]
 
 
+@pytest.mark.parametrize("length", [4, 5, 9, 16, 23])
+def test_packets_hand_to_approximations_what_a_dyadic_tree_does(length):
+    bands = wc.DWT1d("haar", level=2)(torch.randn(2, 3, length, 8))
+    channel = wc.DetailChannel(dim=8, level=2, width=4, weights=[0.5, 2.0], scale=1.0)
+    kept = bands.layout.always.expand(2, 3, length)
+    trees = bands.layout.counts[0]
+    found, expected = channel.messages_of_packets(bands, kept), channel.messages(bands, kept)
+    torch.testing.assert_close(found[..., :trees, :], expected[..., :trees, :])
+    assert not found[..., trees:, :].any()
+
+
+@pytest.mark.parametrize("length", [8, 19])
+@pytest.mark.parametrize("kind", [wc.WaveletPackets1d, wc.BestBasis1d])
+def test_what_is_pruned_of_packets_goes_to_the_approximation_at_its_place(kind, length):
+    level = 3
+    transform = kind("haar", level=level)
+    # noise, a tone and a click, so that bases differ
+    x = torch.stack(
+        [torch.randn(length, 8), (-1.0) ** torch.arange(length)[:, None] * torch.ones(8), torch.zeros(length, 8)]
+    )
+    x[2, length // 2] = 1
+    bands = transform(x[None])
+    channel = wc.DetailChannel(dim=8, level=level, weights=[0.5, 2.0, 1.0], scale=1.0)
+    kept = bands.layout.always | (torch.rand(1, 3, length) < 0.3)
+    order = {
+        path: place
+        for place, path in enumerate(wc.wavelets.wavelet_packet(x, "haar", level=level).paths(order="frequency"))
+    }
+    layout = bands.layout
+    names, index = (field.expand(1, 3, length) for field in (layout.band, layout.index))
+    expected = torch.zeros(1, 3, length, 8)
+    for chunk in range(3):
+        for at in range(length):
+            path = layout.names[names[0, chunk, at]]
+            below = 2 ** (level - len(path))
+            first = min(place for word, place in order.items() if word.startswith(path))
+            tree, place = divmod(int(index[0, chunk, at]), below)
+            if not kept[0, chunk, at]:
+                weight = channel.weights[len(path) - 1]
+                expected[0, chunk, tree] += weight * bands.values[0, chunk, at] @ channel.take[first + place - 1]
+    torch.testing.assert_close(channel.messages_of_packets(bands, kept), expected)
+    if kind is wc.BestBasis1d:
+        assert len({tuple(row.tolist()) for row in names[0]}) > 1
+
+
 def test_codes_start_as_local_means_with_quiet_details_and_the_channel_can_be_narrow_or_closed():
     chunks = wc.Codes.from_tokens(torch.randn(1, 16, 8)).cut(8)
     means = F.rms_norm(chunks.values, (8,)).unflatten(2, (2, 4)).mean(3).flatten(1, 2)
@@ -312,11 +357,11 @@ def test_statistics_and_losses_ride_along():
         (lambda: wc.DetailChannel(dim=4, level=2, weights=[1]), r"weights=\[1\] of level=2; allowed: one per level"),
         (
             lambda: wc.WaveletCompressor(
-                transform=wc.WaveletPackets1d("haar", level=2),
+                transform=wc.DWT2d("haar", level=2),
                 pruner=wc.KeepLowpass(4),
                 detail_channel=wc.DetailChannel(dim=4, level=2),
             ),
-            "detail_channel goes with DWT1d and banks of two branches, not with WaveletPackets1d",
+            "detail_channel goes with DWT1d and packets of banks of two branches, not with DWT2d",
         ),
         (lambda: wc.Shrinkage(target_ratio=0.5), "target_ratio=0.5 is out of range; allowed: 1 and above"),
         (lambda: wc.Shrinkage(target_ratio=4, room=0.5), "room=0.5 is out of range; allowed: 1 and above, finite"),

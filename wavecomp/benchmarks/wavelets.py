@@ -1,7 +1,7 @@
 """``wavelets``: filter banks and transforms at equal kept codes and equal steps.
 
 The models and tasks are those of ``quality``, at ratio 4. Of most transforms the approximation is kept, which is as
-many codes for all; where they are dyadic they come with a detail channel too, which hands on what is pruned. Of packets
+many codes for all; those that are dyadic come with a detail channel too, which hands on what is pruned. Of packets
 the loudest are kept, and beside them those of the Haar wavelet.
 """
 

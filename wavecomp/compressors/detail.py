@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.bands import Bands
+from wavecomp.compressors.compressor import scatter_rows
 from wavecomp.modules import Module
 from wavecomp.wavelets import ChunkTransform
 
@@ -27,6 +28,9 @@ class DetailChannel(Module):
     :math:`2^{-l/2}` turns an approximation into the local mean: a model starts from local means and learns what to add,
     and nothing that is pruned is lost without a gradient telling the encoder so. With codes of one level this is a
     strided convolution, written in the basis of the wavelet, where it is learned sooner.
+
+    Packets have no tree below a code: of whatever basis, all that is pruned goes to the approximation at its place, and
+    p(d) is the band of the deepest level, in order of frequency, that d would lie in (:meth:`messages_of_packets`).
 
     :meth:`Compressor.expand` makes codes of several levels as loud beside each other as their coefficients were
     (:meth:`undo`), and undoes nothing else: it has no way to tell the messages from what they were added to. A network
@@ -143,6 +147,33 @@ class DetailChannel(Module):
         found.append(bands.values.new_zeros(*bands.values.shape[:-2], counts[-1], self.width))
         return torch.cat([part[..., :count, :] for part, count in zip(found, counts)], dim=-2)
 
+    def messages_of_packets(self, bands: Bands, kept: Tensor) -> Tensor:
+        """What comes up to each approximation: every pruned coefficient at its place, of packets in any basis.
+
+        Of a dyadic transform of which the approximations alone are kept it is what :meth:`messages` gives.
+
+        Args:
+            bands: of packets of this level, values ``(batch, chunks, coefficients, dim)``.
+            kept: ``(batch, chunks, coefficients)``, which have codes of their own.
+
+        Returns:
+            ``(batch, chunks, coefficients, width)``; zero for all but approximations.
+        """
+        values, layout = bands.values, bands.layout
+        if not self.width:
+            return values[..., :0]
+        trees, slots = -(-layout.length // 2**self.level), 2**self.level
+        below = self.level - layout.level
+        band = (layout.frequency * 2.0 ** (layout.level + 1) - 0.5).round().long()
+        # a node that was not split stands for the bands below it, and has as many coefficients at one place
+        spread = torch.ones_like(below) << below
+        place = (layout.index >> below) * slots + (band << below) + layout.index % spread
+        weights = torch.tensor(self.weights, dtype=values.dtype, device=values.device)[layout.level - 1]
+        pruned = torch.where(kept[..., None], 0, weights[..., None] * values)
+        found = scatter_rows(pruned, place.expand(pruned.shape[:-1]), trees * slots).unflatten(-2, (trees, slots))
+        messages = found[..., 1:, :].flatten(-2) @ self.take.flatten(0, 1).to(values.dtype)
+        return F.pad(messages, (0, 0, 0, values.shape[-2] - trees))
+
     def under_nodes(self, bands: Bands) -> list[Tensor]:
         """What all details under a node hand to it, for the nodes of each level, coarse to fine: each
         ``(batch, chunks, ceil(chunk_length / 2 ** level), width)``, down to level 0."""
@@ -181,9 +212,9 @@ def _unless_kept(levels: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
 
 
 def check_detail_channel(detail_channel: DetailChannel | None, transform: ChunkTransform) -> None:
-    """Raise ``ValueError`` where a detail channel finds no tree, or one of another level."""
-    if detail_channel is not None and not transform.dyadic:
-        raise ValueError(f"detail_channel goes with DWT1d and banks of two branches, not with {transform}")
+    """Raise ``ValueError`` where a detail channel finds no places to go to, or a transform of another level."""
+    if detail_channel is not None and not transform.binary:
+        raise ValueError(f"detail_channel goes with DWT1d and packets of banks of two branches, not with {transform}")
     if detail_channel is not None and detail_channel.level != transform.level:
         raise ValueError(
             f"detail_channel has level={detail_channel.level}, the transform level={transform.level}; give both one"

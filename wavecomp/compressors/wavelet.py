@@ -30,7 +30,7 @@ class WaveletCompressor(Compressor):
         encoding: a module from Codes to Codes that marks position and frequency, or ``None``.
 
     Raises:
-        ValueError: a detail channel with a transform that is no dyadic tree, or of another level.
+        ValueError: a detail channel with a transform whose levels do not split in two, or of another level.
 
     Example:
         >>> compressor = WaveletCompressor(transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(4))
@@ -108,7 +108,8 @@ class WaveletCompressor(Compressor):
         if self.detail_channel is None:
             return values
         own = torch.zeros_like(bands.mask).scatter(-1, kept.index, kept.mask)
-        messages = gather_rows(self.detail_channel.messages(bands, own), kept.index)
+        handed = self.detail_channel.messages if self.transform.dyadic else self.detail_channel.messages_of_packets
+        messages = gather_rows(handed(bands, own), kept.index)
         return self.detail_channel(values, level, messages)
 
 

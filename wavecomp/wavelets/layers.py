@@ -29,10 +29,12 @@ LONG = 512
 class ChunkTransform(Module):
     """The contract: chunks to bands and back, critically sampled or nearly so.
 
-    ``level`` is the deepest level of its bands, ``dyadic`` says that they are cA_n, cD_n, ..., cD_1.
+    ``level`` is the deepest level of its bands; ``binary`` says that each level splits the places of a chunk in two,
+    ``dyadic`` that the bands are cA_n, cD_n, ..., cD_1 as well.
     """
 
     level: int
+    binary: bool = False
     dyadic: bool = False
 
     def __init__(self) -> None:
@@ -142,7 +144,8 @@ class DWT1d(ChunkTransform):
         self.level = level
         self.backend = backend
         self.heads = per_level[0].heads
-        self.dyadic = self._slides and set(branches) == {2}
+        self.binary = set(branches) == {2}
+        self.dyadic = self._slides and self.binary
         self.rates = [math.prod(branches[:depth]) for depth in range(level + 1)]
         self._cascade = Cascade(per_level, self._leaves(branches))
         # what a coefficient stands for is said of the transform that learning starts from
