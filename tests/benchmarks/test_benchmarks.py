@@ -29,7 +29,9 @@ def test_the_command_prints_a_table_and_writes_every_run(tmp_path):
     assert all(len(run["seconds"]) == 2 and min(run["seconds"]) > 0 for run in timed)
     assert {run["what"] for run in result["runs"]} >= {"chunks", "one piece", "time exponent", "training memory"}
     own = {(run["what"], *run["size"], run["dtype"], run["form"]) for run in timed if run["form"] not in dwt.PEERS}
-    assert len(rows(done.stdout)) == len(own) and "time exponent" in done.stdout
+    peaks = [run for run in timed if "memory" in run]
+    assert {run["form"] for run in peaks} >= {"matrix", "cascade", "banded", "ptwt"}
+    assert len({tuple(row[:3]) for row in rows(done.stdout)}) == len(own) and "time exponent" in done.stdout
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -80,9 +82,11 @@ def test_table_compares_within_one_size_only():
         entry("pytorch_wavelets", 1, [5.0, 5.0]),
         entry("matrix", 1, [2.0, 2.0]),
         entry("matrix", 2, [1.0]),
-        entry("matrix", 2, [3.0], **{"pass": "both"}),
-        entry("ptwt", 2, [6.0], **{"pass": "both"}),
+        entry("matrix", 2, [3.0], **{"pass": "both"}, memory=2.5),
+        entry("ptwt", 2, [6.0], **{"pass": "both"}, memory=7.125),
+        entry("ptwt", 3, [6.0], **{"pass": "both"}, memory=9.0),
     ]
-    one, two = rows(dwt.table(runs))
+    one, two, peaks = rows(dwt.table(runs))
+    assert peaks == ["w, 2", "f", "matrix", "2.50", "7.12", ""]
     assert one == ["w, 1", "f", "matrix", "2,000.00", "4.25", "1.50", "2.50", "", "", "", ""]
     assert two == ["w, 2", "f", "matrix", "1,000.00", "", "", "", "", "3,000.00", "2.00", ""]

@@ -74,10 +74,29 @@ def table(runs: Sequence[Run]) -> str:
     header = ["input", "dtype", "form", "forward, ms", *times[0], "with backward, ms", *times[1]]
     note = (
         f"A learnable db4 lattice over {LEVEL} levels; x: how many times as fast as ptwt's learnable filters, as pywt, "
-        "as pytorch_wavelets with fixed ones, and as a plain copy of the input, medians of pairwise ratios."
+        "as pytorch_wavelets with fixed ones, and as a plain copy of the input, medians of pairwise ratios. ptwt wraps "
+        "around as ours does (mode periodic) and makes up to a filter's length of coefficients more at each level."
     )
     values = [f"{entry['what']}: {entry['value']:.3g} {entry['unit']}" for entry in runs if "value" in entry]
-    return "\n\n".join([note, markdown(header, rows), *(f"{'; '.join(values)}." for _ in values[:1])])
+    parts = [note, markdown(header, rows), *_memory_table(runs), *(f"{'; '.join(values)}." for _ in values[:1])]
+    return "\n\n".join(parts)
+
+
+def _memory_table(runs: Sequence[Run]) -> list[str]:
+    """A row per input and form: the peak of a step, and that of its peers."""
+    peaks = {(*_input(entry), entry["form"]): entry["memory"] for entry in runs if "memory" in entry}
+    rows = []
+    for *key, form in peaks:
+        if form not in PEERS:
+            what, size, dtype = key
+            found = [peaks.get((*key, name)) for name in (form, *BOTH_WAYS)]
+            told = ["" if peak is None else f"{peak:.2f}" for peak in found]
+            rows.append([f"{what}, {' x '.join(map(str, size))}", str(dtype), form, *told])
+    note = (
+        "The peak of a forward and a backward pass beyond what was held before, in sizes of the input; coefficients "
+        "and the input's gradient, which are made within, are two of them."
+    )
+    return [note, markdown(["input", "dtype", "form", "peak", *BOTH_WAYS], rows)] if rows else []
 
 
 def _input(entry: Run) -> tuple[object, ...]:
@@ -115,7 +134,10 @@ def _measured(what: str, x: Tensor, forms: Sequence[str], repeats: int, *, peers
             forward["pywt"] = lambda: pywt.wavedec(array, "db4", mode="periodization", level=LEVEL, axis=-2)
     for name, functions in (("forward", forward), ("both", both)):
         for form, seconds in measure.interleaved(functions, repeats).items():
-            yield _entry(what, x, form) | {"pass": name, "seconds": seconds}
+            entry = _entry(what, x, form) | {"pass": name, "seconds": seconds}
+            if peers and name == "both":
+                entry["memory"] = measure.peak_memory(functions[form]) / (x.numel() * x.element_size())
+            yield entry
 
 
 def _fixed(device: torch.device) -> Callable[[Tensor], Sequence[Tensor]]:
@@ -143,16 +165,8 @@ def _growth(sizes: Sequence[int], device: torch.device, repeats: int) -> Iterato
 
 def _memory(x: Tensor) -> Run:
     """A training step's peak beyond the input, the coefficients and the gradients of both, in inputs."""
-    transform = _transform("banded", x)
-    grad = torch.randn_like(x)
-    leaf = x.clone().requires_grad_()
-
-    def step() -> None:
-        leaf.grad = None
-        transform(leaf).values.backward(grad)
-
+    step = _both(_values(_transform("banded", x)), [torch.randn_like(x)], x)
     step()
-    leaf.grad = None
     size = x.numel() * x.element_size()
     beyond = measure.peak_memory(step) / size - 2  # the coefficients and the input's gradient are made within
     return {"what": "training memory", "value": beyond, "unit": "inputs beyond tensors and gradients", "seed": 0}
@@ -189,8 +203,8 @@ def _both(transform: Callable[[Tensor], Sequence[Tensor]], grads: Sequence[Tenso
     leaf = x.clone().requires_grad_()
 
     def step() -> None:
-        leaf.grad = None
         torch.autograd.backward(list(transform(leaf)), list(grads))
+        leaf.grad = None  # held by no step when the next one begins
 
     return step
 
