@@ -1,8 +1,9 @@
-"""Models that several benchmarks measure: the recipe's, the same with a second stage, and the peers without codes."""
+"""Models that several benchmarks measure: the recipe's, the same with a second stage, small ones around a compressor,
+and the peers without codes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +38,55 @@ def two_stages() -> wc.ChunkReduceLM:
         chunk_networks=[*model.body.chunk_networks, second], reduce_network=model.body.reduce_network
     )
     return model
+
+
+def chunk_reduce(
+    compressor: wc.Compressor, *, dim: int, heads: int, chunk: int, before: int, after: int, backend: Backend = "sdpa"
+) -> wc.ChunkReduce:
+    """One stage of Transformers around a compressor.
+
+    Args:
+        before: blocks that each chunk goes through alone, before it is compressed.
+        after: blocks in which its codes read those before them.
+    """
+    encoder = wc.TransformerEncoder(dim=dim, heads=heads, layers=before)
+    return wc.ChunkReduce(
+        chunk_networks=[wc.ChunkNetwork(chunk_length=chunk, encoder=encoder, compressor=compressor)],
+        reduce_network=wc.ReduceNetwork(dim=dim, heads=heads, layers=after, backend=backend),
+    )
+
+
+def byte_model(
+    compressor: wc.Compressor,
+    *,
+    dim: int,
+    heads: int,
+    chunk: int,
+    before: int,
+    after: int,
+    layers: int,
+    memory_layers: Sequence[int] | None = None,
+    backend: Backend = "sdpa",
+) -> wc.ChunkReduceLM:
+    """A language model of bytes around :func:`chunk_reduce`, whose decoder looks a chunk back per block.
+
+    Args:
+        layers, memory_layers: of the decoder.
+    """
+    return wc.ChunkReduceLM(
+        embedding=nn.Embedding(256, dim),
+        body=chunk_reduce(compressor, dim=dim, heads=heads, chunk=chunk, before=before, after=after, backend=backend),
+        decoder=wc.LocalDecoder(
+            dim=dim,
+            heads=heads,
+            layers=layers,
+            window=chunk,
+            period=chunk,
+            memory_layers=memory_layers,
+            backend=backend,
+        ),
+        head=nn.Linear(dim, 256),
+    )
 
 
 class WindowModel(wc.ChunkReduceLM):

@@ -18,12 +18,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import wavecomp as wc
 from wavecomp.benchmarks import curves, grid, makers, pictures
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.mixed import MixedTextDataModule
+from wavecomp.benchmarks.models import byte_model
 from wavecomp.benchmarks.tables import markdown, mean_and_spread
 from wavecomp.report.figure import Drawing
 from wavecomp.training import LanguageModelModule, TextDataModule
@@ -154,7 +155,8 @@ def _trained(
     trained on, and five times that of those."""
     seed_everything(seed)
     batches = [batch["tokens"] for batch in data.val_dataloader() if batch["tokens"].shape[1] == LENGTH]
-    module = LanguageModelModule(model=_model(COMPRESSORS[name](target)), learning_rate=2e-3, warmup_steps=steps // 10)
+    model = byte_model(COMPRESSORS[name](target), dim=DIM, heads=2, chunk=CHUNK, before=1, after=1, layers=2)
+    module = LanguageModelModule(model=model, learning_rate=2e-3, warmup_steps=steps // 10)
     held: list[float] = []
     seen: list[float] = []
 
@@ -175,16 +177,3 @@ def _ratio(model: wc.ChunkReduceLM, batches: Sequence[Tensor]) -> float:
     with torch.no_grad():
         codes = [model.encode(tokens.to(device)) for tokens in batches]
     return sum(float(c.tokens.sum()) for c in codes) / sum(float(c.mask.sum()) for c in codes)
-
-
-def _model(compressor: wc.Compressor) -> wc.ChunkReduceLM:
-    encoder = wc.TransformerEncoder(dim=DIM, heads=2, layers=1)
-    return wc.ChunkReduceLM(
-        embedding=nn.Embedding(256, DIM),
-        body=wc.ChunkReduce(
-            chunk_networks=[wc.ChunkNetwork(chunk_length=CHUNK, encoder=encoder, compressor=compressor)],
-            reduce_network=wc.ReduceNetwork(dim=DIM, heads=2, layers=1),
-        ),
-        decoder=wc.LocalDecoder(dim=DIM, heads=2, layers=2, window=CHUNK, period=CHUNK),
-        head=nn.Linear(DIM, 256),
-    )

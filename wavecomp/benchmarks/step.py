@@ -14,6 +14,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ import wavecomp as wc
 from wavecomp.allocator import keep_freed_memory
 from wavecomp.benchmarks import makers, measure
 from wavecomp.benchmarks.measure import Options, Run
-from wavecomp.benchmarks.models import FlatModel, WindowModel, random_bytes, step_of
+from wavecomp.benchmarks.models import FlatModel, WindowModel, byte_model, random_bytes, step_of
 from wavecomp.benchmarks.tables import markdown, span
 from wavecomp.networks.flex import Backend
 from wavecomp.networks.transformer import FeedForward
@@ -122,14 +123,14 @@ def models_on(device: torch.device) -> dict[str, Callable[[], nn.Module]]:
 
     def wavelet() -> nn.Module:
         compressor = makers.wavelet(wc.DWT1d("haar", level=LEVEL), wc.KeepLowpass(COUNT), dim=DIM)
-        return _hierarchy(compressor, wc.TransformerEncoder(dim=DIM, heads=HEADS, layers=2), backend)
+        return _hierarchy(compressor, backend)
 
     def mean() -> nn.Module:
         compressor = wc.MeanPoolCompressor(count=COUNT, encoding=wc.PositionFrequencyEncoding(DIM))
-        encoder = wc.TransformerEncoder(dim=DIM, heads=HEADS, layers=2)
-        for block in encoder.blocks:  # as many parameters more as the detail channel has
+        model: Any = _hierarchy(compressor, backend)
+        for block in model.body.chunk_networks[0].encoder.blocks:  # as many parameters more as the channel has
             block.feed_forward = FeedForward(dim=DIM, hidden=504)
-        return _hierarchy(compressor, encoder, backend)
+        return model
 
     return {
         "wavelet": wavelet,
@@ -140,19 +141,10 @@ def models_on(device: torch.device) -> dict[str, Callable[[], nn.Module]]:
     }
 
 
-def _hierarchy(compressor: wc.Compressor, encoder: nn.Module, backend: Backend) -> wc.ChunkReduceLM:
-    return wc.ChunkReduceLM(
-        embedding=nn.Embedding(256, DIM),
-        body=wc.ChunkReduce(
-            chunk_networks=[wc.ChunkNetwork(chunk_length=CHUNK, encoder=encoder, compressor=compressor)],
-            reduce_network=wc.ReduceNetwork(dim=DIM, heads=HEADS, layers=2, backend=backend),
-        ),
-        # what reads the codes costs codes x length: one layer does
-        decoder=wc.LocalDecoder(
-            dim=DIM, heads=HEADS, layers=3, window=CHUNK, period=CHUNK, memory_layers=[1], backend=backend
-        ),
-        head=nn.Linear(DIM, 256),
-    )
+def _hierarchy(compressor: wc.Compressor, backend: Backend) -> wc.ChunkReduceLM:
+    # what reads the codes costs codes x length: one layer does
+    size: dict[str, Any] = {"dim": DIM, "heads": HEADS, "chunk": CHUNK, "before": 2, "after": 2, "layers": 3}
+    return byte_model(compressor, **size, memory_layers=[1], backend=backend)
 
 
 def _call(step: Callable[[Tensor], None], tokens: Tensor) -> Callable[[], None]:

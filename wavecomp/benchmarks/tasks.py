@@ -19,6 +19,7 @@ import wavecomp as wc
 from wavecomp.benchmarks.makers import Maker
 from wavecomp.benchmarks.measure import Run
 from wavecomp.benchmarks.mixed import MixedTextDataModule
+from wavecomp.benchmarks.models import byte_model, chunk_reduce
 from wavecomp.training import (
     AutoencoderModule,
     CompressionModule,
@@ -104,31 +105,18 @@ def model_of(task: str, make: Maker, *, before: int = 2, after: int = 2) -> nn.M
 
 def language_model(compressor: wc.Compressor, *, before: int = 2, after: int = 2) -> wc.ChunkReduceLM:
     """See :func:`model_of`."""
-    return wc.ChunkReduceLM(
-        embedding=nn.Embedding(256, DIM),
-        body=_body(compressor, before, after),
-        decoder=wc.LocalDecoder(dim=DIM, heads=HEADS, layers=3, window=CHUNK, period=CHUNK),
-        head=nn.Linear(DIM, 256),
-    )
+    return byte_model(compressor, dim=DIM, heads=HEADS, chunk=CHUNK, before=before, after=after, layers=3)
 
 
 def autoencoder(compressor: wc.Compressor, *, before: int = 2, after: int = 2) -> wc.ChunkReduceAutoencoder:
     """See :func:`model_of`."""
     return wc.ChunkReduceAutoencoder(
         embedding=nn.Embedding(256, DIM),
-        body=_body(compressor, before, after),
+        body=chunk_reduce(compressor, dim=DIM, heads=HEADS, chunk=CHUNK, before=before, after=after),
         decoder=wc.ChunkDecoder(
             chunk_length=CHUNK,
             network=wc.TransformerEncoder(dim=DIM, heads=HEADS, layers=2),
             head=nn.Linear(DIM, 256),
             encoding=wc.PositionFrequencyEncoding(DIM),
         ),
-    )
-
-
-def _body(compressor: wc.Compressor, before: int, after: int) -> wc.ChunkReduce:
-    encoder = wc.TransformerEncoder(dim=DIM, heads=HEADS, layers=before)
-    return wc.ChunkReduce(
-        chunk_networks=[wc.ChunkNetwork(chunk_length=CHUNK, encoder=encoder, compressor=compressor)],
-        reduce_network=wc.ReduceNetwork(dim=DIM, heads=HEADS, layers=after),
     )
