@@ -3,7 +3,7 @@ and the peers without codes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -65,25 +65,19 @@ def byte_model(
     before: int,
     after: int,
     layers: int,
-    memory_layers: Sequence[int] | None = None,
     backend: Backend = "sdpa",
+    **decoder: Any,
 ) -> wc.ChunkReduceLM:
     """A language model of bytes around :func:`chunk_reduce`, whose decoder looks a chunk back per block.
 
     Args:
-        layers, memory_layers: of the decoder.
+        layers, decoder: of the decoder, and what else it is told.
     """
     return wc.ChunkReduceLM(
         embedding=nn.Embedding(256, dim),
         body=chunk_reduce(compressor, dim=dim, heads=heads, chunk=chunk, before=before, after=after, backend=backend),
         decoder=wc.LocalDecoder(
-            dim=dim,
-            heads=heads,
-            layers=layers,
-            window=chunk,
-            period=chunk,
-            memory_layers=memory_layers,
-            backend=backend,
+            dim=dim, heads=heads, layers=layers, window=chunk, period=chunk, backend=backend, **decoder
         ),
         head=nn.Linear(dim, 256),
     )

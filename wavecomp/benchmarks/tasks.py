@@ -92,20 +92,21 @@ def data_of(task: str, seed: int, source: str | None) -> SampleDataModule:
     return TextDataModule(**text, batch_size=ROWS, seed=seed)
 
 
-def model_of(task: str, make: Maker, *, before: int = 2, after: int = 2) -> nn.Module:
+def model_of(task: str, make: Maker, *, before: int = 2, after: int = 2, **decoder: Any) -> nn.Module:
     """The model of a task around a compressor.
 
     Args:
         before: blocks that each chunk goes through alone, before it is compressed.
         after: blocks in which its codes read those before them.
+        decoder: what else that of a language model is told.
     """
     compressor = make()
-    return (autoencoder if task in CODED else language_model)(compressor, before=before, after=after)
+    return (autoencoder if task in CODED else language_model)(compressor, before=before, after=after, **decoder)
 
 
-def language_model(compressor: wc.Compressor, *, before: int = 2, after: int = 2) -> wc.ChunkReduceLM:
+def language_model(compressor: wc.Compressor, *, before: int = 2, after: int = 2, **decoder: Any) -> wc.ChunkReduceLM:
     """See :func:`model_of`."""
-    return byte_model(compressor, dim=DIM, heads=HEADS, chunk=CHUNK, before=before, after=after, layers=3)
+    return byte_model(compressor, dim=DIM, heads=HEADS, chunk=CHUNK, before=before, after=after, layers=3, **decoder)
 
 
 def autoencoder(compressor: wc.Compressor, *, before: int = 2, after: int = 2) -> wc.ChunkReduceAutoencoder:
