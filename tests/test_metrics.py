@@ -54,3 +54,8 @@ def test_ratio_is_sum_over_sum():
     metric.update(network(wc.Codes.from_tokens(torch.randn(1, 80, 4))))
     metric.update(wc.Codes.from_tokens(torch.randn(1, 20, 4)))
     assert float(metric.compute()) == pytest.approx(100 / 40)
+
+
+def test_a_gain_of_other_places_is_named():
+    with pytest.raises(ValueError, match=r"hidden has shape \(2, 1\), expected \(2, 4\)"):
+        ContextGain().update(torch.ones(2, 4), torch.ones(2, 1))

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from wavecomp.codes import Codes, compression_ratio
+from wavecomp.records import check_shape
 
 
 class BitsPerByte(Metric):
@@ -75,6 +76,7 @@ class ContextGain(Metric):
             mask: ``(batch, length)``, which bytes count; all unless given.
             size: ``(batch, length)``, bytes of each token, where tokens are not bytes.
         """
+        check_shape("ContextGain", "hidden", hidden, tuple(nats.shape))
         mask = _mask_of(nats, mask)
         self.gain += torch.where(mask, hidden - nats, 0).float().sum()
         self.bytes += bytes_of(mask, size)

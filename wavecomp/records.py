@@ -79,7 +79,10 @@ class Record:
 
 
 def check_lengths(owner: str, lengths: torch.Tensor, shape: tuple[int, ...], longest: int) -> None:
-    """Raise ``ValueError`` unless ``lengths`` has this shape and lies within 0 to ``longest``."""
+    """Raise an error unless ``lengths`` holds whole numbers, has this shape and lies within 0 to ``longest``."""
+    if not isinstance(lengths, torch.Tensor) or lengths.is_floating_point() or lengths.is_complex():
+        kind = lengths.dtype if isinstance(lengths, torch.Tensor) else type(lengths).__name__
+        raise TypeError(f"{owner}: lengths is of {kind}; allowed: a tensor of whole numbers")
     check_shape(owner, "lengths", lengths, shape)
     if values_are_at_hand(lengths):
         low, high = int(lengths.min()), int(lengths.max())

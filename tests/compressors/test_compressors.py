@@ -199,6 +199,7 @@ def test_the_elastic_ratio_is_drawn_in_training_and_chosen_in_use():
     for ratio in (2, 4, 16):
         pruner.ratio = ratio
         assert float(encode().ratio) == ratio
+        assert wc.ElasticRatio(least=2, most=16, ratio=ratio).ratio == ratio
     pruner.ratio = 32
     with pytest.raises(ValueError, match="ratio=32 is out of range; allowed: 2 to 16"):
         encode()
@@ -397,6 +398,7 @@ def test_statistics_and_losses_ride_along():
         (lambda: wc.HardConcrete(dim=4, target_ratio=4, temperature=0), "temperature=0 is out of range"),
         (lambda: wc.StraightThroughTopK(4, dim=4, temperature=-1), "temperature=-1 is out of range"),
         (lambda: wc.ElasticRatio(least=4, most=2), "least=4, most=2; allowed: 1 <= least < most"),
+        (lambda: wc.ElasticRatio(least=4, most=8, ratio=2), "ratio=2 is out of range; allowed: 4 to 8"),
         (lambda: wc.GlobalTopK(target_ratio=0), "target_ratio=0 is out of range"),
         (lambda: wc.BandWeight(level=0), "level=0 is too small"),
         *(
@@ -424,6 +426,16 @@ def test_statistics_and_losses_ride_along():
         ),
         (lambda: wc.calibrate(torch.nn.Linear(1, 1), [torch.ones(1)]), "model holds 0 ratio controllers; allowed: 1"),
         (lambda: wc.calibrate(wc.Shrinkage(target_ratio=2), []), "data is empty"),
+        (
+            lambda: wc.calibrate(zoo.language_model(zoo.leaves()), [torch.zeros(1, 0, dtype=torch.int64)]),
+            "data holds no tokens",
+        ),
+        (
+            lambda: wc.calibrate(
+                zoo.language_model(zoo.leaves(), second=16), [torch.zeros(1, 64, dtype=torch.int64)], 2
+            ),
+            r"changes what chunks of further stages stand for, from \[\(16, 32\)\] to \[\(16, 16\)\] tokens",
+        ),
         (
             lambda: wc.WaveletCompressor(
                 transform=wc.DWT1d("haar", level=2),

@@ -246,7 +246,11 @@ def test_codes_of_a_text_that_ended_inside_a_chunk_of_a_later_stage():
     "call, message",
     [
         (lambda: model().generate(text(4), max_new_tokens=-1), "max_new_tokens=-1 is negative"),
-        (lambda: model().stream(text(4), max_new_tokens=1, temperature=-1), "temperature=-1 is negative"),
+        (lambda: model().stream(text(4), max_new_tokens=1, temperature=-1), "temperature=-1 is out of range"),
+        (
+            lambda: model().stream(text(4), max_new_tokens=1, temperature=float("nan")),
+            "temperature=nan is out of range",
+        ),
         (lambda: model().stream(text(4), max_new_tokens=1, top_k=0), "top_k=0 is too small"),
         (lambda: model().stream(text(4), max_new_tokens=1, top_p=0.0), "top_p=0.0 is out of range"),
         (lambda: model().stream(text(4), max_new_tokens=1, top_p=1.5), "top_p=1.5 is out of range"),
@@ -273,3 +277,24 @@ def test_codes_of_a_text_that_ended_inside_a_chunk_of_a_later_stage():
 def test_bad_input_is_named_at_once(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_compiled_decoder_is_read_in_steps():
+    language_model = model()
+    language_model.decoder = torch.compile(language_model.decoder, backend="eager")
+    assert isinstance(reader(language_model), StepReader)
+
+
+def test_codes_of_another_precision_are_read_in_that_of_the_model():
+    language_model = model()
+    codes = language_model.encode(text(48))
+    prompt = text(5)
+    half = language_model.bfloat16()
+    assert half.generate(prompt, max_new_tokens=2, codes=codes).shape == (2, 7)
+    assert half(prompt, codes=codes).dtype == torch.bfloat16
+
+
+def test_no_rows_give_no_rows():
+    prompt = torch.zeros(0, 4, dtype=torch.int64)
+    for lengths in (None, torch.zeros(0, dtype=torch.int64)):
+        assert model().generate(prompt, lengths, max_new_tokens=3).shape == (0, 7)

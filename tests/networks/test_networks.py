@@ -80,6 +80,24 @@ def test_an_encoder_that_takes_lengths_is_given_them():
     assert seen[0] is None and seen[1].tolist() == [16, 4]
 
 
+@pytest.mark.parametrize("how", ["compiled", "exchanged"])
+def test_an_encoder_is_given_lengths_whenever_it_came_and_however_it_runs(how):
+    encoder = wc.TransformerEncoder(dim=zoo.DIM, heads=2, layers=1)
+    tokens = wc.Codes.from_tokens(torch.randn(2, 40, zoo.DIM), torch.tensor([40, 21]))
+    network = wc.ChunkNetwork(chunk_length=16, encoder=encoder, compressor=zoo.wavelet_compressor())
+    expected = network(tokens).values
+    network.encoder = None
+    assert not torch.allclose(network(tokens).values, expected)
+    network.encoder = torch.compile(encoder, backend="eager") if how == "compiled" else encoder
+    torch.testing.assert_close(network(tokens).values, expected)
+
+
+def test_a_text_of_nothing_has_no_logits():
+    tokens = torch.zeros(2, 0, dtype=torch.int64)
+    assert zoo.language_model()(tokens).shape == (2, 0, 256)
+    assert zoo.language_model()(tokens, torch.tensor([0, 0])).shape == (2, 0, 256)
+
+
 def test_input_pooling_comes_before_the_layers():
     pooling = wc.ChunkNetwork(chunk_length=4, compressor=wc.MeanPoolCompressor(count=1))
     network = wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1, input_pooling=pooling)
@@ -180,7 +198,7 @@ def test_saved_codes_stand_in_for_the_past():
         ),
         (lambda: zoo.language_model()(torch.zeros(1, 3, dtype=torch.int64), codes="none"), "codes='none' is unknown"),
         (lambda: generate(max_new_tokens=-1), "max_new_tokens=-1 is negative"),
-        (lambda: generate(max_new_tokens=1, temperature=-1.0), "temperature=-1.0 is negative"),
+        (lambda: generate(max_new_tokens=1, temperature=-1.0), "temperature=-1.0 is out of range"),
         (lambda: generate(max_new_tokens=1, top_k=0), "top_k=0 is too small"),
     ],
 )

@@ -310,3 +310,26 @@ def test_a_wavelet_stage_after_one_with_a_varying_number_of_codes():
     back = wavelet.expand(coarse, fine.cut(length))
     expected = nn.functional.rms_norm(fine.cut(length).values, (zoo.DIM,))
     torch.testing.assert_close(back, expected, atol=1e-6, rtol=0)
+
+
+def test_a_foreign_reduce_network_takes_a_text_without_codes():
+    gru = wc.SequenceAdapter(nn.GRU(zoo.DIM, zoo.DIM, batch_first=True))
+    network = wc.ReduceAdapter(network=gru, causal=True).double()
+    empty = tokens(4).part(0, 0)
+    made = network(empty)
+    assert made.values.shape == empty.values.shape
+    made.values.sum().backward()  # distributed training waits for all of them
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_a_foreign_network_that_is_told_of_empty_slots_answers_alike_in_any_company():
+    layer = nn.TransformerEncoderLayer(zoo.DIM, 2, 32, batch_first=True, dropout=0.0)
+    adapter = wc.SequenceAdapter(layer, padding_mask="src_key_padding_mask")
+    network = wc.ReduceAdapter(network=adapter, causal=False)
+    x = torch.randn(3, 12, zoo.DIM)
+    together = network(wc.Codes.from_tokens(x, torch.tensor([5, 12, 0])))
+    alone = network(wc.Codes.from_tokens(x[:1, :5]))
+    torch.testing.assert_close(together.values[:1, :5], alone.values)
+    assert torch.isfinite(together.values).all()
+    adapter.padding_mask = None
+    assert not torch.allclose(network(wc.Codes.from_tokens(x, torch.tensor([5, 12, 0]))).values[:1, :5], alone.values)

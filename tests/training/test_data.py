@@ -1,6 +1,8 @@
+import itertools
 import os
 import pickle
 import subprocess
+import types
 
 import lightning as L
 import numpy as np
@@ -219,6 +221,31 @@ def test_collate_pads_ragged_rows_only():
     assert ragged["lengths"].tolist() == [3, 2] and ragged["answers"].tolist() == [[True] * 3, [True, True, False]]
 
 
+class Trainer(types.SimpleNamespace):
+    """As much of one as data ask, of the second of two ranks."""
+
+    def __init__(self, global_step=0, accumulate_grad_batches=1):
+        super().__init__(
+            global_step=global_step,
+            accumulate_grad_batches=accumulate_grad_batches,
+            distributed_sampler_kwargs={"rank": 1, "num_replicas": 2},
+        )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_goes_on_where_the_last_one_ended(workers):
+    data = CopyDataModule(length=8, batch_size=3)
+    data.num_workers = workers
+    data.trainer = Trainer()
+    loader = data.train_dataloader()
+    found = []
+    for epoch in range(2):
+        found += [batch["tokens"] for batch, _ in zip(loader, range(2))]
+        data.trainer.global_step = 2 * (epoch + 1)
+    expected = [data.train_sample(1 + 2 * i).tokens for i in range(12)]
+    assert torch.equal(torch.cat(found), torch.stack(expected))
+
+
 def test_workers_serve_what_one_process_serves():
     def first(workers):
         data = CopyDataModule(length=8, batch_size=3)
@@ -233,16 +260,18 @@ def test_workers_serve_what_one_process_serves():
 def test_data_reaches_workers_that_are_started_afresh():
     data = CopyDataModule(length=8, batch_size=3)
     expected = data.train_sample(5).tokens
-    data.trainer = lambda: None  # a trainer cannot be pickled, and need not be
+    data.trainer = Trainer(global_step=2, accumulate_grad_batches=2)
+    data.trainer.held = lambda: None  # a trainer cannot be pickled, and need not be
     copied = pickle.loads(pickle.dumps(data))
+    assert copied.rows_per_step == data.rows_per_step == 6
+    for mine, its in zip(data.train_dataloader(), range(2)):
+        other = next(itertools.islice(copied.train_dataloader(), its, None))
+        assert torch.equal(mine["tokens"], other["tokens"])
     assert copied.trainer is None and torch.equal(copied.train_sample(5).tokens, expected)
     assert pickle.loads(pickle.dumps(copied.validation_set()))[0].tokens.shape == (16,)
 
 
 def test_ranks_take_different_samples():
-    class Trainer:
-        distributed_sampler_kwargs = {"rank": 1, "num_replicas": 2}  # noqa: RUF012
-
     data = CopyDataModule(length=8, batch_size=3)
     data.trainer = Trainer()
     batch = next(iter(data.train_dataloader()))

@@ -1,5 +1,7 @@
 """The ratio controller within training: after the optimiser's step, from all counts, and in the checkpoint."""
 
+from types import SimpleNamespace
+
 import lightning as L
 import pytest
 import torch
@@ -62,6 +64,26 @@ def test_gradients_that_accumulate_move_it_once(tmp_path):
     seen, _ = fit(module(), tmp_path, steps=3, accumulate=2)
     assert len(seen) == 6
     assert seen[0] == seen[1] != seen[2] == seen[3] != seen[4] == seen[5]
+
+
+def test_the_last_batch_of_an_epoch_is_a_step_of_its_own(tmp_path):
+    learner = module()
+    (controller,) = learner.model.body.controllers().values()
+    batches = len(loader())
+    _, trainer = fit(learner, tmp_path, steps=2 * -(-batches // 5), accumulate=5)
+    assert batches % 5 and trainer.global_step == 2 * -(-batches // 5)
+    assert int(controller.updates) == trainer.global_step
+
+
+def test_filters_do_not_decay():
+    compressor = zoo.wavelet_compressor(transform=wc.DWT1d(wc.OrthogonalFilterBank("db2"), level=2))
+    learner = LanguageModelModule(model=zoo.language_model(compressor))
+    learner.trainer = SimpleNamespace(estimated_stepping_batches=10)
+    decaying, others = learner.configure_optimizers()["optimizer"].param_groups
+    filters = set(compressor.transform.filter_banks.parameters())
+    assert filters and filters <= set(others["params"]) and not filters & set(decaying["params"])
+    assert decaying["weight_decay"] > 0 == others["weight_decay"]
+    assert len(decaying["params"]) + len(others["params"]) == len(list(learner.parameters()))
 
 
 def test_a_run_that_resumes_has_the_controller_where_it_was(tmp_path):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -149,6 +150,19 @@ def test_half_precision_stays_close():
     "call, error, message",
     [
         (lambda: wc.DWT1d("haar", level=0), ValueError, "level=0 is too small"),
+        (lambda: wc.DWT1d("haar", level=2.0), TypeError, "level=2.0 is a float; allowed: int"),
+        (lambda: wc.DWT2d("haar", level=1.5), TypeError, "level=1.5 is a float; allowed: int"),
+        (
+            lambda: wc.DWT1d(wc.OrthogonalFilterBank("db2", heads=3), level=1)(torch.randn(1, 8, 4)),
+            ValueError,
+            "x has 4 channels; allowed: a multiple of heads=3",
+        ),
+        (
+            lambda: wc.DWT1d("haar", level=1)(torch.randn(1, 8, 2), torch.tensor([3.5])),
+            TypeError,
+            "lengths is of torch.float32; allowed: a tensor of whole numbers",
+        ),
+        (lambda: wc.DWT1d("haar", level=1)(torch.randn(1, 8, 2), [3]), TypeError, "lengths is of list; allowed"),
         (lambda: wc.DWT1d(["haar"], level=2), ValueError, "filter_bank lists 1 banks for level=2"),
         (lambda: wc.DWT1d("haar", level=4).layout(8), ValueError, r"level=4 is too deep for chunk_length=8; .* = 3"),
         (lambda: wc.DWT1d("haar", level=4)(torch.randn(1, 8, 2)), ValueError, "level=4 is too deep for chunk_length=8"),
@@ -174,3 +188,39 @@ def test_half_precision_stays_close():
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@torch.no_grad()
+def test_a_matrix_follows_filters_that_change_by_whatever_way():
+    x = torch.randn(1, 3, 16, 4)
+    transform = wc.DWT1d(wc.OrthogonalFilterBank("db4"), level=2)
+    before = transform(x).values
+    transform.filter_banks[0].angles.data.copy_(torch.tensor([[0.3, 0.2, 0.1]]))  # as averages of weights come in
+    cascade = wc.DWT1d(transform.filter_banks[0], level=2, backend="cascade")
+    torch.testing.assert_close(transform(x).values, cascade(x).values)
+    assert not torch.allclose(transform(x).values, before)
+    transform.filter_banks[0] = wc.WaveletFilterBank("db2")
+    torch.testing.assert_close(transform(x).values, wc.DWT1d("db2", level=2)(x).values)
+
+
+@pytest.mark.parametrize("name, make", zoo.every_bank())
+@torch.no_grad()
+def test_autocast_leaves_no_trace_in_a_matrix(name, make):
+    transform = wc.DWT1d(make(), level=2)
+    if not transform.linear:
+        return
+    x = torch.randn(1, 2, 18, 12)
+    expected = transform.analysis_matrix(18, x).clone()
+    fresh = wc.DWT1d(make(), level=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = fresh.analysis_matrix(18, x)
+        fresh(x)
+    torch.testing.assert_close(inside, expected)
+    torch.testing.assert_close(fresh.analysis_matrix(18, x), expected)
+
+
+def test_a_transform_that_was_built_without_versions_runs():
+    with torch.inference_mode():
+        transform = wc.DWT1d(wc.OrthogonalFilterBank("db2"), level=2)
+        x = torch.randn(1, 2, 16, 4)
+        torch.testing.assert_close(transform.inverse(transform(x)), x)

@@ -116,17 +116,19 @@ class ElasticRatio(Pruner):
 
     Args:
         least, most: tokens per code, the ratios to train for.
+        ratio: in use, until it is changed; ``least`` unless given.
 
     Raises:
-        ValueError: a least ratio below 1 or not below the most.
+        ValueError: a least ratio below 1 or not below the most, or a ratio that is not from the one to the other.
     """
 
-    def __init__(self, *, least: float, most: float) -> None:
+    def __init__(self, *, least: float, most: float, ratio: float | None = None) -> None:
         super().__init__()
         if not 1 <= least < most:
             raise ValueError(f"least={least}, most={most}; allowed: 1 <= least < most")
         self.least, self.most = least, most
-        self.ratio = least
+        self.ratio = least if ratio is None else ratio
+        self._check_ratio()
 
     def extra_repr(self) -> str:
         return f"least={self.least}, most={self.most}, ratio={self.ratio}"
@@ -141,8 +143,7 @@ class ElasticRatio(Pruner):
 
     def forward(self, bands: Bands) -> Kept:
         capacity = self.capacity(bands.layout)
-        if not self.training and not self.least <= self.ratio <= self.most:
-            raise ValueError(f"ratio={self.ratio} is out of range; allowed: {self.least} to {self.most}")
+        self._check_ratio()
         index = torch.arange(capacity, device=bands.values.device).expand(*bands.lengths.shape, -1)
         if self.training:
             drawn = torch.rand((), device=index.device)
@@ -153,6 +154,10 @@ class ElasticRatio(Pruner):
         # the approximations stay, however the division rounds
         budget = (bands.lengths / ratio).round().maximum(has[..., : bands.layout.counts[0]].sum(-1))
         return Kept(index=index, mask=has & (has.cumsum(-1) <= budget[..., None]))
+
+    def _check_ratio(self) -> None:
+        if not self.least <= self.ratio <= self.most:
+            raise ValueError(f"ratio={self.ratio} is out of range; allowed: {self.least} to {self.most}")
 
 
 class TopK(_KeepCount):

@@ -176,7 +176,8 @@ def calibrate(
 
     Raises:
         ValueError: a model without exactly one controller, a ratio out of range, no data, no step, nothing to encode
-            with. The model is as it was then.
+            with; or a ratio that changes how many slots a further stage is given, which it was not built for. The model
+            is as it was then.
 
     Example:
         >>> pruner = wc.Shrinkage(target_ratio=4)
@@ -202,9 +203,15 @@ def calibrate(
         check_ratio(target_ratio)
     training = {module: module.training for module in model.modules()}
     before = controller.target_ratio, {name: value.clone() for name, value in controller.state_dict().items()}
+    built_for = _spans(model)
     controller.target_ratio = target_ratio or controller.target_ratio
     model.eval()
     try:
+        if _spans(model) != built_for:
+            raise ValueError(
+                f"target_ratio={target_ratio:g} changes what chunks of further stages stand for, from {built_for} to "
+                f"{_spans(model)} tokens; allowed: that of a model that is built with it"
+            )
         reached = _search(controller, encode, batches, steps, tolerance)
     except BaseException:
         controller.target_ratio = before[0]
@@ -219,6 +226,11 @@ def calibrate(
             stacklevel=2,
         )
     return reached
+
+
+def _spans(model: nn.Module) -> list[object]:
+    """Tokens that a chunk of each stage stands for, which follow the slots of the stages before."""
+    return [module.spans for module in model.modules() if hasattr(module, "spans")]
 
 
 def _search(
@@ -239,7 +251,10 @@ def _search(
         controller.set_threshold(math.exp(log_threshold))
         codes = [encode(batch) for batch in batches]
         kept = sum(float(c.mask.sum()) for c in codes)
-        ratio = sum(float(c.tokens.sum()) for c in codes) / max(kept, 1)
+        tokens = sum(float(c.tokens.sum()) for c in codes)
+        if not tokens:
+            raise ValueError("data holds no tokens; give at least one")
+        ratio = tokens / max(kept, 1)
         error = math.log(ratio / controller.target_ratio)
         tried.append((abs(error), log_threshold, ratio))
         return error

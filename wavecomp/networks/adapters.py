@@ -18,14 +18,17 @@ from wavecomp.modules import Module
 class SequenceAdapter(Module):
     """Gives a foreign module the form that encoders have: ``(rows, length, dim)`` to the same shape.
 
-    A module that returns several things, as a GRU does, or an object with ``last_hidden_state``, as the models of
-    ``transformers`` do, is understood.
+    The module is called with the sequence alone: of the models of ``transformers`` give their stack of layers, such as
+    ``BertModel(config).encoder``. One that returns several things, as a GRU does, or an object with
+    ``last_hidden_state``, as those do, is understood.
 
     Args:
         module: any module on sequences, batch first.
         channels_first: whether it wants ``(rows, dim, length)``, as convolutions do.
         causal_mask: the name of the argument under which it takes a ``(length, length)`` boolean mask that is true
             where a place must not look, as ``mask`` of ``torch.nn.TransformerEncoder``; ``None`` for no mask.
+        padding_mask: the name of the argument under which it takes a ``(rows, length)`` boolean mask that is true where
+            there is nothing, as ``src_key_padding_mask`` of the same; ``None`` for a module that sees zeros there.
 
     Raises:
         ValueError: an output of another shape, naming both.
@@ -35,21 +38,37 @@ class SequenceAdapter(Module):
         torch.Size([3, 16, 8])
     """
 
-    def __init__(self, module: nn.Module, *, channels_first: bool = False, causal_mask: str | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        channels_first: bool = False,
+        causal_mask: str | None = None,
+        padding_mask: str | None = None,
+    ) -> None:
         super().__init__()
         self.module = module
         self.channels_first = channels_first
         self.causal_mask = causal_mask
+        self.padding_mask = padding_mask
 
     def extra_repr(self) -> str:
-        return f"channels_first={self.channels_first}, causal_mask={self.causal_mask!r}"
+        masks = f"causal_mask={self.causal_mask!r}, padding_mask={self.padding_mask!r}"
+        return f"channels_first={self.channels_first}, {masks}"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(rows, length, dim)`` to the same shape."""
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """``(rows, length, dim)`` to the same shape.
+
+        Args:
+            mask: ``(rows, length)``, places that hold something; all unless given.
+        """
         arguments: dict[str, Any] = {}
         if self.causal_mask is not None:
             length = x.shape[-2]
             arguments[self.causal_mask] = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
+        if self.padding_mask is not None and mask is not None:
+            # a row of nothing sees its zeros: attention to no place at all is NaN
+            arguments[self.padding_mask] = ~mask & (mask.sum(-1, keepdim=True) > 0)
         out = self.module(x.mT if self.channels_first else x, **arguments)
         out = getattr(out, "last_hidden_state", out)
         out = out[0] if isinstance(out, tuple) else out
@@ -64,10 +83,13 @@ class ReduceAdapter(Module):
     """A foreign module as a Reduce-Network: it changes the values, and codes keep their slots and their ``end``.
 
     It sees the slots in order of ``end``, empty ones as zeros, and nothing of their positions: an encoding in the
-    compressor tells it.
+    compressor tells it. How many empty slots there are behind a row depends on the longest of the batch: a network that
+    is not causal, and is not told which they are (``padding_mask`` of :class:`SequenceAdapter`), may answer otherwise
+    in other company.
 
     Args:
-        network: from ``(batch, slots, dim)`` to the same shape; see :class:`SequenceAdapter`.
+        network: from ``(batch, slots, dim)`` to the same shape; see :class:`SequenceAdapter`, which is told which slots
+            hold a code.
         causal: whether place i of it depends on places up to i only.
 
     Example:
@@ -86,13 +108,21 @@ class ReduceAdapter(Module):
 
     def forward(self, codes: Codes) -> Codes:
         """``Codes`` to as many ``Codes``; empty slots stay zero."""
-        values = self.network(codes.values)
-        if values.shape != codes.values.shape:
-            name = type(self.network).__name__
-            raise ValueError(
-                f"network {name} returned shape {tuple(values.shape)}, expected {tuple(codes.values.shape)}"
+        if not codes.values.shape[1]:
+            # many modules refuse a sequence of nothing; and distributed training waits for a gradient of all of them
+            one = codes.values.new_zeros(len(codes.values), 1, codes.values.shape[-1])
+            return codes.replace(
+                values=codes.values + self._read(one, torch.ones_like(one[..., 0], dtype=torch.bool))[:, :0]
             )
-        return codes.replace(values=values * codes.mask[..., None])
+        return codes.replace(values=self._read(codes.values, codes.mask) * codes.mask[..., None])
+
+    def _read(self, values: Tensor, mask: Tensor) -> Tensor:
+        told = {"mask": mask} if isinstance(self.network, SequenceAdapter) else {}
+        read = self.network(values, **told)
+        if read.shape != values.shape:
+            name = type(self.network).__name__
+            raise ValueError(f"network {name} returned shape {tuple(read.shape)}, expected {tuple(values.shape)}")
+        return read
 
     def step(self, codes: Codes, state: Codes | None = None) -> tuple[Codes, Codes]:
         """Further codes of a sequence, as ``forward`` on the whole gives them: it is read anew, as its state.

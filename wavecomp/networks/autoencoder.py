@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,11 @@ class ChunkDecoder(Module):
         self.head = head
         self.encoding = encoding
         self.gain = nn.Parameter(torch.full((1,), 0.25))
-        self.network_takes_lengths = takes_lengths(network)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "network":
+            self.network_takes_lengths = takes_lengths(value)
 
     def forward(self, codes: Codes) -> Tensor:
         """One code per token to ``(batch, length, vocabulary)``; behind a row's length this has no meaning."""

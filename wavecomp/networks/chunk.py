@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,11 @@ class ChunkNetwork(Module):
         self.chunk_length = chunk_length
         self.encoder = encoder
         self.compressor = compressor
-        self.encoder_takes_lengths = encoder is not None and takes_lengths(encoder)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "encoder":  # asked when it comes, for a compiler cannot ask
+            self.encoder_takes_lengths = value is not None and takes_lengths(value)
 
     @property
     def causal(self) -> bool:
@@ -119,8 +123,8 @@ def read_chunks(chunks: Chunks, network: nn.Module, lengths: bool, *, name: str)
 
 
 def takes_lengths(network: nn.Module) -> bool:
-    """Whether the ``forward`` of a module has an argument ``lengths``."""
-    return "lengths" in inspect.signature(network.forward).parameters
+    """Whether the ``forward`` of a module has an argument ``lengths``; of a compiled one, that of what was compiled."""
+    return "lengths" in inspect.signature(getattr(network, "_orig_mod", network).forward).parameters
 
 
 def check_chunk_length(chunk_length: int) -> None:

@@ -67,7 +67,8 @@ class LocalDecoder(Module):
         checkpoint: compute each block again for its gradients rather than remember what it computed.
 
     Raises:
-        ValueError: a window below 1, memory layers that do not exist, a base of 1 or less, or an unknown backend.
+        ValueError: a window below 1, negative layers, convolution or period, memory layers that do not exist, a base of
+            1 or less, or an unknown backend.
     """
 
     def __init__(
@@ -89,6 +90,9 @@ class LocalDecoder(Module):
         super().__init__()
         if window < 1:
             raise ValueError(f"window={window} is too small; allowed: 1 and above")
+        for name, value in (("layers", layers), ("convolution", convolution), ("period", period or 0)):
+            if value < 0:
+                raise ValueError(f"{name}={value} is negative; allowed: 0 and above")
         attending = set(range(layers) if memory_layers is None else memory_layers)
         if not attending <= set(range(layers)):
             raise ValueError(f"memory_layers={sorted(attending)} names layers that are not among 0 to {layers - 1}")
@@ -142,7 +146,7 @@ class LocalDecoder(Module):
         batch, length, _ = embeddings.shape
         place = start + torch.arange(length, device=embeddings.device)
         first = self.start.to(embeddings.dtype).expand(batch, 1, -1)
-        x = torch.cat([first, embeddings[:, :-1]], dim=1)
+        x = torch.cat([first, embeddings[:, :-1]], dim=1)[:, :length]
         if self.place is not None:
             x = x + self.place(place % self.place.num_embeddings)
         x = self.convolution(x)

@@ -108,7 +108,9 @@ def reader(model: nn.Module, before: Codes | None = None) -> Reader:
         ValueError: codes, and parts that have no steps.
     """
     reduce_network = getattr(model.body, "reduce_network", None)
-    if isinstance(model.decoder, LocalDecoder) and hasattr(reduce_network, "step"):
+    # a compiled decoder is no LocalDecoder, and has what it has
+    steps = all(hasattr(model.decoder, name) for name in ("step", "reach"))
+    if steps and hasattr(reduce_network, "step"):
         return StepReader(model, before)
     if before is not None:
         parts = f"{type(model.decoder).__name__} and {type(reduce_network).__name__}"
@@ -148,8 +150,8 @@ class Sampler:
         top_p: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        if temperature < 0:
-            raise ValueError(f"temperature={temperature} is negative; allowed: 0 (the likeliest token) and above")
+        if not temperature >= 0:
+            raise ValueError(f"temperature={temperature} is out of range; allowed: 0 (the likeliest token) and above")
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k={top_k} is too small; allowed: 1 and above, or None")
         if top_p is not None and not 0 < top_p <= 1:
@@ -225,7 +227,7 @@ def stream(
             f"codes of {len(codes.values)} rows do not go with a prompt of {len(prompt)}"
             f"{'' if lengths is None else ' and lengths'}; allowed: as many, and no lengths"
         )
-    codes = None if codes is None else codes.to(prompt.device)
+    codes = None if codes is None else codes.to(prompt.device, next(model.parameters()).dtype)
     groups = rows_of_one_length(prompt, lengths)
     return _stream([reader(model, codes) for _ in groups], groups, max_new_tokens, sampler)
 
@@ -252,7 +254,7 @@ def rows_of_one_length(tokens: Tensor, lengths: Tensor | None) -> list[tuple[Ten
         [(tensor([0, 2]), tensor([[0, 1],
                 [4, 5]])), (tensor([1]), tensor([[2]]))]
     """
-    if lengths is None:
+    if lengths is None or not len(tokens):
         return [(torch.arange(len(tokens), device=tokens.device), tokens)]
     groups: dict[int, list[int]] = {}
     for row, length in enumerate(lengths):

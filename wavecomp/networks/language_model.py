@@ -77,6 +77,8 @@ class ChunkReduceLM(Pretrained):
             codes = self.context(tokens, lengths)
         elif isinstance(codes, str):
             codes = embedded.part(0, 0)
+        else:
+            codes = codes.to(embedded.values.dtype)
         return self.head(self.decoder(embedded.values, codes, **({"start": start} if start else {})))
 
     if TYPE_CHECKING:

@@ -52,8 +52,8 @@ class ReduceNetwork(Module):
         checkpoint: compute each block again for its gradients rather than remember what it computed.
 
     Raises:
-        ValueError: a window below 1, or one that goes with codes that are not causal; a base of 1 or less; an unknown
-            backend.
+        ValueError: negative layers; a window below 1, or one that goes with codes that are not causal; a base of 1 or
+            less; an unknown backend.
 
     Example:
         >>> codes = wc.Codes.from_tokens(torch.randn(2, 10, 8))
@@ -78,6 +78,8 @@ class ReduceNetwork(Module):
         super().__init__()
         if window is not None and window < 1:
             raise ValueError(f"window={window} is too small; allowed: 1 and above, or None")
+        if layers < 0:
+            raise ValueError(f"layers={layers} is negative; allowed: 0 and above")
         if not causal and window is not None:
             raise ValueError(f"window={window} looks back only; with causal=False allowed: None")
         self.input_pooling = input_pooling

@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from wavecomp.codes import Codes
 from wavecomp.compressors import RatioController
 from wavecomp.training.data import Batch, LabelledBatch
+from wavecomp.wavelets import FilterBank
 
 
 class CompressionModule(L.LightningModule):
@@ -64,6 +65,7 @@ class CompressionModule(L.LightningModule):
         self.final_share = final_share
         self.statistics: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
+        self._counted_to = 0
         self._check_controllers()
         self.val_metrics = nn.ModuleDict(self.metrics())
         self.test_metrics = nn.ModuleDict(self.metrics())
@@ -134,9 +136,14 @@ class CompressionModule(L.LightningModule):
             bar = name not in ("answer_accuracy", "overflow")
             self.log(f"train/{name}", value, prog_bar=bar, batch_size=len(codes.tokens))
 
+    def on_train_start(self) -> None:
+        self._counted_to = self.trainer.global_step
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the ratio controllers, once the optimiser has stepped, by the codes of all ranks."""
-        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+        # the last batch of an epoch is a step, however few there are to accumulate
+        if self.trainer.global_step != self._counted_to:
+            self._counted_to = self.trainer.global_step
             for path, controller in self._controllers().items():
                 tokens, kept = self.trainer.strategy.reduce(self._counts[path], reduce_op="sum")
                 controller.update(tokens=tokens, codes=kept)
@@ -153,8 +160,11 @@ class CompressionModule(L.LightningModule):
         return self.model.encode(batch["tokens"], batch["lengths"])
 
     def configure_optimizers(self) -> Any:
-        matrices = [p for p in self.parameters() if p.ndim >= 2]
-        others = [p for p in self.parameters() if p.ndim < 2]
+        # zero is no better a place for the angles and taps of filters than another
+        banks = [module for module in self.modules() if isinstance(module, FilterBank)]
+        filters = {p for bank in banks for p in bank.parameters()}
+        matrices = [p for p in self.parameters() if p.ndim >= 2 and p not in filters]
+        others = [p for p in self.parameters() if p.ndim < 2 or p in filters]
         optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=self.learning_rate,

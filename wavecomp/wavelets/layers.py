@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -133,8 +134,7 @@ class DWT1d(ChunkTransform):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        if level < 1:
-            raise ValueError(f"level={level} is too small; allowed: 1 and above")
+        check_level(level)
         banks = list(filter_bank) if isinstance(filter_bank, (list, tuple)) else [filter_bank]
         if isinstance(filter_bank, (list, tuple)) and len(banks) != level:
             raise ValueError(f"filter_bank lists {len(banks)} banks for level={level}; give one, or one per level")
@@ -147,14 +147,19 @@ class DWT1d(ChunkTransform):
         self.binary = set(branches) == {2}
         self.dyadic = self._slides and self.binary
         self.rates = [math.prod(branches[:depth]) for depth in range(level + 1)]
-        self._cascade = Cascade(per_level, self._leaves(branches))
+        self._tree = self._leaves(branches)
         # what a coefficient stands for is said of the transform that learning starts from
-        self._initial = Cascade([copy.deepcopy(bank).double() for bank in per_level], self._leaves(branches))
-        self._matrices: dict[tuple[object, ...], tuple[object, Tensor]] = {}
+        self._initial = Cascade([copy.deepcopy(bank).double() for bank in per_level], self._tree)
+        self._matrices: dict[tuple[object, ...], Tensor] = {}
         self._check_banks()
 
     def extra_repr(self) -> str:
         return f"level={self.level}, backend={self.backend!r}"
+
+    @property
+    def _cascade(self) -> Cascade:
+        banks: list[FilterBank] = list(self.filter_banks)  # type: ignore[arg-type]
+        return Cascade(banks * (self.level if len(banks) == 1 else 1), self._tree)
 
     @property
     def linear(self) -> bool:
@@ -349,15 +354,18 @@ class DWT1d(ChunkTransform):
         return (matrix @ grouped).movedim(-3, -2).flatten(-2)
 
     def _kept(self, key: tuple[object, ...], like: Tensor, build: Callable[[], Tensor]) -> Tensor:
-        """A matrix made once, while nobody asks for its gradient and the bank stays as it is."""
-        learned = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
-        if learned or torch.compiler.is_compiling():
-            return build()
-        state = tuple((p.data_ptr(), p._version) for p in self.parameters())
-        key = (*key, like.dtype, like.device, torch.is_inference_mode_enabled())
-        if key not in self._matrices or self._matrices[key][0] != state:
-            self._matrices[key] = (state, build())
-        return self._matrices[key][1]
+        """A matrix made once of filters that are fixed; of others anew each time, since nothing tells when they change.
+
+        A write to ``parameter.data``, as averages of weights are put in place, moves no counter of versions.
+        """
+        # in bf16 the filters' own products would make a matrix that is not quite inverted
+        with torch.autocast(like.device.type, enabled=False):
+            if torch.compiler.is_compiling() or next(self.parameters(), None) is not None:
+                return build()
+            key = (*key, like.dtype, like.device, torch.is_inference_mode_enabled())
+            if key not in self._matrices:
+                self._matrices[key] = build()
+            return self._matrices[key]
 
     def form(self, x: Tensor, lengths: Tensor | None = None, ragged: bool = False) -> str:
         """Which ``backend`` would take chunks like these, or their coefficients; arguments as of :meth:`forward`."""
@@ -392,6 +400,10 @@ class DWT1d(ChunkTransform):
                 f"{type(self).__name__}: x has shape {tuple(x.shape)}; "
                 "allowed: (batch, chunks, chunk_length, dim) or (rows, chunk_length, dim)"
             )
+        if x.shape[-1] % self.heads:
+            raise ValueError(
+                f"{type(self).__name__}: x has {x.shape[-1]} channels; allowed: a multiple of heads={self.heads}"
+            )
         if not x.is_floating_point():
             raise TypeError(f"{type(self).__name__}: x has dtype {x.dtype}; allowed: floating point")
         if lengths is not None:
@@ -425,6 +437,14 @@ class WaveletPackets1d(DWT1d):
         super()._check_banks()
         if self.backend in ("banded", "triton"):
             raise ValueError(f"backend={self.backend!r} has no packets; allowed: 'auto', 'matrix' and 'cascade'")
+
+
+def check_level(level: int) -> None:
+    """Raise an error unless a level is a whole number, 1 and above."""
+    if not isinstance(level, numbers.Integral):
+        raise TypeError(f"level={level!r} is a {type(level).__name__}; allowed: int")
+    if level < 1:
+        raise ValueError(f"level={level} is too small; allowed: 1 and above")
 
 
 def _short(lengths: Tensor, chunk_length: int) -> Tensor:

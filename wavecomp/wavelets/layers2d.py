@@ -12,7 +12,7 @@ from wavecomp.bands import BandLayout, Bands
 from wavecomp.compiling import constant_result
 from wavecomp.records import check_lengths
 from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank, zero_behind
-from wavecomp.wavelets.layers import ChunkTransform
+from wavecomp.wavelets.layers import ChunkTransform, check_level
 from wavecomp.wavelets.taps import Wavelet
 from wavecomp.wavelets.tree import Cascade, dwt_leaves
 
@@ -48,8 +48,7 @@ class DWT2d(ChunkTransform):
         self, filter_bank: Wavelet | FilterBank, *, level: int, channel_bank: Wavelet | FilterBank = "haar"
     ) -> None:
         super().__init__()
-        if level < 1:
-            raise ValueError(f"level={level} is too small; allowed: 1 and above")
+        check_level(level)
         tokens, channels = (
             bank if isinstance(bank, FilterBank) else WaveletFilterBank(bank) for bank in (filter_bank, channel_bank)
         )

@@ -40,9 +40,13 @@ class SafeStop(Callback):
         self.checkpoint = checkpoint
         self.asked = False
         self._previous: Any = None
+        self._step = 0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._previous = signal.signal(signal.SIGINT, self._ask)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._step = trainer.global_step
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restore()
@@ -54,7 +58,7 @@ class SafeStop(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # half of an accumulated gradient would be lost; and all ranks stop at one step
-        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        whole, self._step = trainer.global_step != self._step, trainer.global_step
         if not whole or not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             return
         step = trainer.global_step

@@ -168,7 +168,7 @@ class HubTextDataModule(SampleDataModule):
         self.separator = encoder(separator)[0]
 
     def train_stream(self, rank: int, ranks: int) -> IterableDataset[Sample]:
-        return _Rows(self, self._train, rank=rank, ranks=ranks, batches=self._first // self.batch_size)
+        return _Rows(self, self._train, rank=rank, ranks=ranks)
 
     def validation_set(self) -> Dataset[Sample]:
         return Generated(self._validation.__getitem__, len(self._validation))
@@ -248,18 +248,19 @@ class HubTextDataModule(SampleDataModule):
 
 
 class _Rows(IterableDataset[Sample]):
-    """Rows of one rank without end, after ``batches`` that it has learned from; whole batches go round the workers."""
+    """Rows of one rank without end, after those that it has learned from; whole batches go round the workers."""
 
-    def __init__(self, data: HubTextDataModule, loaded: Any, *, rank: int, ranks: int, batches: int) -> None:
+    def __init__(self, data: HubTextDataModule, loaded: Any, *, rank: int, ranks: int) -> None:
         self.data, self.loaded = data, loaded
-        self.rank, self.ranks, self.batches = rank, ranks, batches
+        self.rank, self.ranks = rank, ranks
 
     def __iter__(self) -> Iterator[Sample]:
         info = torch.utils.data.get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        batches = self.data.state_dict()["samples"] // self.data.batch_size
         # the first worker serves the next batch: it takes over from the one whose turn it was
-        turn = (worker + self.batches) % workers
-        done = len(range(turn, self.batches, workers)) * self.data.batch_size
+        turn = (worker + batches) % workers
+        done = len(range(turn, batches, workers)) * self.data.batch_size
         texts = self.data.train_texts(self.loaded, self.rank * workers + turn, self.ranks * workers)
         return itertools.islice(self.data.rows(texts), done, None)
 

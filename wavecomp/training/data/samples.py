@@ -133,14 +133,16 @@ class SampleDataModule(L.LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self._first = 0
+        self._told: tuple[int, int] | None = None
 
     def train_sample(self, index: int) -> Sample:
         """Training sample ``index``."""
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
-        # workers are given the data, not the trainer that holds it
-        return {**self.__dict__, "trainer": None}
+        # workers are given the data, not the trainer that holds it, and what is asked of that
+        known = {"trainer": None, "_first": self.state_dict()["samples"], "_told": self._reader()}
+        return {**self.__dict__, **known}
 
     @property
     def rows_per_step(self) -> int:
@@ -156,12 +158,14 @@ class SampleDataModule(L.LightningDataModule):
 
     def _reader(self) -> tuple[int, int]:
         """Which reader of the data this process is, and of how many: ranks that share their rows are one."""
-        reader = (self.trainer.distributed_sampler_kwargs if self.trainer else None) or {"rank": 0, "num_replicas": 1}
+        if not self.trainer:
+            return self._told or (0, 1)
+        reader = self.trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
         return reader["rank"], reader["num_replicas"]
 
     def train_stream(self, rank: int, ranks: int) -> IterableDataset[Sample]:
-        """Training samples of one rank without end, after those that it has learned from."""
-        return _Stream(self, first=self._first * ranks + rank, step=ranks)
+        """Training samples of one rank without end, whenever it is begun after those that it has learned from."""
+        return _Stream(self, rank=rank, ranks=ranks)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return self._loader(self.validation_set())
@@ -190,17 +194,18 @@ class SampleDataModule(L.LightningDataModule):
 
 
 class _Stream(IterableDataset[Sample]):
-    """Samples ``first``, ``first + step``, ... without end; whole batches go round the workers."""
+    """Every ``ranks``-th sample without end; whole batches go round the workers."""
 
-    def __init__(self, data: SampleDataModule, *, first: int, step: int) -> None:
-        self.data, self.first, self.step = data, first, step
+    def __init__(self, data: SampleDataModule, *, rank: int, ranks: int) -> None:
+        self.data, self.rank, self.ranks = data, rank, ranks
 
     def __iter__(self) -> Iterator[Sample]:
         worker = torch.utils.data.get_worker_info()
         batch, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        first = self.data.state_dict()["samples"]  # an epoch goes on where the last one ended
         while True:
             for row in range(batch * self.data.batch_size, (batch + 1) * self.data.batch_size):
-                yield self.data.train_sample(self.first + row * self.step)
+                yield self.data.train_sample((first + row) * self.ranks + self.rank)
             batch += workers
 
 
