@@ -224,3 +224,8 @@ def test_a_transform_that_was_built_without_versions_runs():
         transform = wc.DWT1d(wc.OrthogonalFilterBank("db2"), level=2)
         x = torch.randn(1, 2, 16, 4)
         torch.testing.assert_close(transform.inverse(transform(x)), x)
+
+
+def test_shapes_are_known_without_values():
+    transform = wc.DWT1d("db2", level=2)
+    assert transform(torch.empty(2, 3, 16, 4, device="meta")).values.shape == (2, 3, 16, 4)

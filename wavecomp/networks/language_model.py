@@ -78,7 +78,7 @@ class ChunkReduceLM(Pretrained):
         elif isinstance(codes, str):
             codes = embedded.part(0, 0)
         else:
-            codes = codes.to(embedded.values.dtype)
+            codes = codes.replace(values=codes.values.to(embedded.values.dtype))
         return self.head(self.decoder(embedded.values, codes, **({"start": start} if start else {})))
 
     if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import copy
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -359,7 +360,8 @@ class DWT1d(ChunkTransform):
         A write to ``parameter.data``, as averages of weights are put in place, moves no counter of versions.
         """
         # in bf16 the filters' own products would make a matrix that is not quite inverted
-        with torch.autocast(like.device.type, enabled=False):
+        device = like.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             if torch.compiler.is_compiling() or next(self.parameters(), None) is not None:
                 return build()
             key = (*key, like.dtype, like.device, torch.is_inference_mode_enabled())
