@@ -85,6 +85,17 @@ def test_the_pictures_of_grids_have_a_panel_per_task_and_per_kind_of_text():
     both = pictures.ratios(runs, points)
     assert [ax.get_title() for ax in both.axes] == [*titles, "Rate and distortion"]
     assert [ax.get_title() for ax in pictures.ratios([], points).axes] == ["Rate and distortion"]
+    runs[1]["compressor"] = "b"
     figure = pictures.ratios(runs, [])
     assert [ax.get_title() for ax in figure.axes] == titles
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    # one compressor has one look in all panels
+    drawn = [[line for line in ax.lines if len(line.get_xdata())] for ax in figure.axes]
+    assert [[(line.get_label(), line.get_color()) for line in lines] for lines in drawn] == [
+        [("a", COLOURS[0])],
+        [("a", COLOURS[0])],
+        [("b", COLOURS[1])],
+        [("b", COLOURS[1])],
+    ]
+    with pytest.raises(ValueError, match=r"names=\['a'\] leaves out some of the runs; allowed: at least \['b'\]"):
+        wc.plots.plot_ratio_error(runs[1:], names=["a"])

@@ -42,6 +42,7 @@ def ratios(errors: Sequence[Run], points: Sequence[Run]) -> Drawing:
         points: of :func:`~wavecomp.plots.plot_rate_distortion`.
     """
     kinds = list(dict.fromkeys(run["what"] for run in errors))
+    names = list(dict.fromkeys(run["compressor"] for run in errors))
     heights = [len(kinds)] * bool(kinds) + [1] * bool(points)
     figure = new_figure(height=2.6 * sum(heights))
     parts: Any = figure.subfigures(2, 1, height_ratios=heights) if len(heights) == 2 else [figure] * 2
@@ -49,7 +50,8 @@ def ratios(errors: Sequence[Run], points: Sequence[Run]) -> Drawing:
     if kinds:
         for row, kind in zip(above.subplots(len(kinds), 2, squeeze=False, sharey="row"), kinds):
             for panel, key in zip(row, ("trained", "calibrated")):
-                plots.plot_ratio_error([run for run in errors if run["what"] == kind], key=key, ax=panel)
+                mine = [run for run in errors if run["what"] == kind]
+                plots.plot_ratio_error(mine, key=key, names=names, ax=panel)
                 panel.set_title(f"{key}, {kind}", fontsize="small")
                 panel.get_legend().remove()
         handles, labels = above.axes[0].get_legend_handles_labels()

@@ -69,17 +69,26 @@ def plot_bits(
     return ax
 
 
-def plot_ratio_error(runs: Sequence[Run], *, key: str = "trained", bound: float = 0.02, ax: Axes | None = None) -> Axes:
+def plot_ratio_error(
+    runs: Sequence[Run],
+    *,
+    key: str = "trained",
+    bound: float = 0.02,
+    names: Sequence[str] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """How far the ratios that were reached lie from those that were asked for: a mark per seed.
 
     Args:
         runs: records with ``compressor``, ``asked`` and the key.
         key: of the ratio that was reached.
         bound: share of the ratio that it may be off by, shaded.
+        names: of all compressors, in the order of their colours, where panels share these; those of the runs unless
+            given.
         ax: where to draw; a figure of its own unless given.
 
     Raises:
-        ValueError: no runs, or a record that lacks a key.
+        ValueError: no runs, a record that lacks a key, or names that leave out some of the runs.
 
     Example:
         >>> ax = plot_ratio_error([{"compressor": "leaves", "asked": 8, "trained": 8.2}])
@@ -89,13 +98,15 @@ def plot_ratio_error(runs: Sequence[Run], *, key: str = "trained", bound: float 
     check_runs(runs, ("compressor", "asked", key))
     ax = axes_or_new(ax, height=3.0)
     ax.axhspan(-100 * bound, 100 * bound, color="0.9")
-    names = list(dict.fromkeys(run["compressor"] for run in runs))
+    present = list(dict.fromkeys(run["compressor"] for run in runs))
+    names = present if names is None else list(names)
+    if not {*present} <= {*names}:
+        raise ValueError(f"names={names} leaves out some of the runs; allowed: at least {present}")
     for place, name in enumerate(names):
         beside = 1.05 ** (place - (len(names) - 1) / 2)  # marks of several at one ratio stand side by side
-        mine = [
-            (run["asked"] * beside, 100 * (run[key] / run["asked"] - 1)) for run in runs if run["compressor"] == name
-        ]
-        ax.plot(*zip(*mine), label=name, **_look(place))
+        mine = [run for run in runs if run["compressor"] == name]
+        off = [100 * (run[key] / run["asked"] - 1) for run in mine]
+        ax.plot([run["asked"] * beside for run in mine], off, label=name, **_look(place))
     asked = sorted({run["asked"] for run in runs})
     ax.set_xscale("log", base=2)
     ax.set_xlim(asked[0] / 1.4, asked[-1] * 1.4)
