@@ -19,6 +19,7 @@ from ptwt.wavelets_learnable import ProductFilter
 from torch import Tensor
 
 import wavecomp as wc
+from wavecomp.allocator import keep_freed_memory
 from wavecomp.benchmarks import measure
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.tables import markdown
@@ -37,19 +38,24 @@ def run(options: Options) -> list[Run]:
     repeats, small = options.repeats, options.small
     device = measure.device()
     warnings.filterwarnings("ignore", message=".*evel.*")
-    runs: list[Run] = []
+    forms = ("matrix", "cascade", *(("triton",) if device.type == "cuda" else ()))
+    long = _noise((1, 2**12 if small else 2**20, 64), torch.float32, device)
+    keep_freed_memory(False)  # a peak is of what is held at once; once memory was kept, it is no more
+    runs = [_memory(long), *_peaks("one piece", long, ("banded",))]
+    for chunk in (64, 128, 256):
+        x = _noise((1, 512, 64) if small else (8, 4096, 256), torch.float32, device).unflatten(1, (-1, chunk))
+        runs += _peaks("chunks", x, forms)
+    keep_freed_memory()
     for dtype in (torch.float32, torch.bfloat16):
         for chunk in (64, 128, 256):
             x = _noise((1, 512, 64) if small else (8, 4096, 256), dtype, device).unflatten(1, (-1, chunk))
-            runs += _measured("chunks", x, ("matrix", "cascade", *(("triton",) if x.is_cuda else ())), repeats)
+            runs += _measured("chunks", x, forms, repeats)
     x = _noise((1, 2048, 16) if small else (8, 4096, 256), torch.float32, device)
     for chunk in (256, 512, 1024, 2048):  # where "auto" changes over
         runs += _measured("forms", x.unflatten(1, (-1, chunk)), ("matrix", "banded"), min(repeats, 5), peers=False)
-    x = _noise((1, 2**12 if small else 2**20, 64), torch.float32, device)
-    runs += _measured("one piece", x, ("banded",), min(repeats, 5))
+    runs += _measured("one piece", long, ("banded",), min(repeats, 5))
     sizes = [2**10, 2**12] if small else [2**14, 2**16, 2**18, 2**20]
     runs += list(_growth(sizes, device, min(repeats, 5)))
-    runs.append(_memory(x))
     runs.append(_build(device, max(repeats, 30)))
     return runs
 
@@ -104,6 +110,20 @@ def _input(entry: Run) -> tuple[object, ...]:
 
 
 def _measured(what: str, x: Tensor, forms: Sequence[str], repeats: int, *, peers: bool = True) -> Iterator[Run]:
+    for name, functions in zip(("forward", "both"), _passes(x, forms, peers)):
+        for form, seconds in measure.interleaved(functions, repeats).items():
+            yield _entry(what, x, form) | {"pass": name, "seconds": seconds}
+
+
+def _peaks(what: str, x: Tensor, forms: Sequence[str]) -> Iterator[Run]:
+    """The peak of a forward and a backward pass beyond what was held before, in inputs."""
+    for form, step in _passes(x, forms, peers=True)[1].items():
+        step()
+        yield _entry(what, x, form) | {"memory": measure.peak_memory(step) / (x.numel() * x.element_size())}
+
+
+def _passes(x: Tensor, forms: Sequence[str], peers: bool) -> tuple[dict[str, Step], dict[str, Step]]:
+    """Forward passes, and such with backward, of our forms and of the peers."""
     grad = torch.randn_like(x)
     forward: dict[str, Step] = {"copy": lambda: x.clone()}
     both: dict[str, Step] = {}
@@ -132,12 +152,7 @@ def _measured(what: str, x: Tensor, forms: Sequence[str], repeats: int, *, peers
         if not x.is_cuda:
             array = rows.numpy()
             forward["pywt"] = lambda: pywt.wavedec(array, "db4", mode="periodization", level=LEVEL, axis=-2)
-    for name, functions in (("forward", forward), ("both", both)):
-        for form, seconds in measure.interleaved(functions, repeats).items():
-            entry = _entry(what, x, form) | {"pass": name, "seconds": seconds}
-            if peers and name == "both":
-                entry["memory"] = measure.peak_memory(functions[form]) / (x.numel() * x.element_size())
-            yield entry
+    return forward, both
 
 
 def _fixed(device: torch.device) -> Callable[[Tensor], Sequence[Tensor]]:
