@@ -81,8 +81,9 @@ def table(runs: Sequence[Run]) -> str:
     note = (
         f"A learnable db4 lattice over {LEVEL} levels; x: how many times as fast as ptwt's learnable filters, as pywt, "
         "as pytorch_wavelets with fixed ones, and as a plain copy of the input, medians of pairwise ratios. ptwt wraps "
-        "around as ours does (mode periodic) and makes up to a filter's length of coefficients more at each level. On a "
-        "CPU memory that is freed is kept for the next call, for all alike: the peers, which take more of it, gain most."
+        "around as ours does (mode periodic) and makes up to a filter's length of coefficients more at each level. On "
+        "a CPU memory that is freed is kept for the next call, for all alike: the peers, which take more of it, gain "
+        "most."
     )
     values = [f"{entry['what']}: {entry['value']:.3g} {entry['unit']}" for entry in runs if "value" in entry]
     parts = [note, markdown(header, rows), *_memory_table(runs), *(f"{'; '.join(values)}." for _ in values[:1])]
