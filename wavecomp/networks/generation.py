@@ -109,8 +109,7 @@ def reader(model: nn.Module, before: Codes | None = None) -> Reader:
     """
     reduce_network = getattr(model.body, "reduce_network", None)
     # a compiled decoder is no LocalDecoder, and has what it has
-    steps = all(hasattr(model.decoder, name) for name in ("step", "reach"))
-    if steps and hasattr(reduce_network, "step"):
+    if all(hasattr(model.decoder, name) for name in ("step", "reach")) and hasattr(reduce_network, "step"):
         return StepReader(model, before)
     if before is not None:
         parts = f"{type(model.decoder).__name__} and {type(reduce_network).__name__}"

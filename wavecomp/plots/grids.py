@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -13,6 +13,7 @@ from wavecomp.plots.arguments import check_runs
 from wavecomp.plots.style import axes_or_new, describe, line
 
 Run = Mapping[str, Any]
+T = TypeVar("T")
 
 
 def plot_bits(
@@ -40,9 +41,7 @@ def plot_bits(
     """
     check_runs(runs, ("bits", by))
     own = sorted({run["asked"] for run in runs if "asked" in run})
-    ratios = own if ratios is None else ratios
-    if not set(own) <= set(ratios):
-        raise ValueError(f"ratios={list(ratios)} leaves out some of the runs; allowed: at least {own}")
+    ratios = _all_of("ratios", ratios, own)
     groups: dict[str, dict[Any, list[float]]] = {}
     for run in runs:
         groups.setdefault(run[by], {}).setdefault(run.get("asked"), []).append(run["bits"])
@@ -99,9 +98,7 @@ def plot_ratio_error(
     ax = axes_or_new(ax, height=3.0)
     ax.axhspan(-100 * bound, 100 * bound, color="0.9")
     present = list(dict.fromkeys(run["compressor"] for run in runs))
-    names = present if names is None else list(names)
-    if not {*present} <= {*names}:
-        raise ValueError(f"names={names} leaves out some of the runs; allowed: at least {present}")
+    names = _all_of("names", names, present)
     for place, name in enumerate(names):
         beside = 1.05 ** (place - (len(names) - 1) / 2)  # marks of several at one ratio stand side by side
         mine = [run for run in runs if run["compressor"] == name]
@@ -116,6 +113,15 @@ def plot_ratio_error(
     ax.legend(fontsize="x-small")
     describe(ax, title=f"Ratio, {key}", x="ratio asked for, tokens per code", y="off by, %")
     return ax
+
+
+def _all_of(name: str, given: Sequence[T] | None, own: list[T]) -> list[T]:
+    """What has a colour each: that of several panels, where it is given and has all that the runs of this one have."""
+    if given is None:
+        return own
+    if not {*own} <= {*given}:
+        raise ValueError(f"{name}={list(given)} leaves out some of the runs; allowed: at least {own}")
+    return list(given)
 
 
 def _look(place: int) -> dict[str, Any]:
