@@ -12,6 +12,7 @@ from wavecomp.bands import Bands
 from wavecomp.compressors.pruning import mean_power
 from wavecomp.modules import Module
 from wavecomp.wavelets import ChunkTransform
+from wavecomp.wavelets.layers import check_level
 
 
 class BandWeight(Module):
@@ -35,8 +36,7 @@ class BandWeight(Module):
 
     def __init__(self, *, level: int, content: bool = False) -> None:
         super().__init__()
-        if level < 1:
-            raise ValueError(f"level={level} is too small; allowed: 1 and above")
+        check_level(level)
         self.level = level
         # the approximation has a gain of its own, at 0
         self.bias = nn.Parameter(torch.zeros(level + 1))

@@ -13,6 +13,7 @@ from wavecomp.bands import Bands
 from wavecomp.compressors.compressor import scatter_rows
 from wavecomp.modules import Module
 from wavecomp.wavelets import ChunkTransform
+from wavecomp.wavelets.layers import check_level
 
 
 class DetailChannel(Module):
@@ -68,8 +69,7 @@ class DetailChannel(Module):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if level < 1:
-            raise ValueError(f"level={level} is too small; allowed: 1 and above")
+        check_level(level)
         if width is not None and width < 0:
             raise ValueError(f"width={width} is negative; allowed: 0 and above")
         if scale < 0:
