@@ -14,7 +14,9 @@ from lightning.pytorch.loggers.logger import DummyLogger
 
 import wavecomp as wc
 from wavecomp import cli
+from wavecomp.files.recipes import recipe_path, recipes
 from wavecomp.training import LanguageModelModule
+from wavecomp.training.cli import with_recipe_paths
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
 
@@ -136,7 +138,7 @@ def test_tensorboard_is_written_where_it_is_installed(logger, there, tmp_path, m
     if there:
         pytest.importorskip("tensorboard")
     else:
-        monkeypatch.setattr(cli, "installed", lambda package: False)
+        monkeypatch.setattr("wavecomp.training.cli.installed", lambda package: False)
     fit(tmp_path, "--trainer.max_steps", "4", *(["--trainer.logger", logger] if logger else []))
     events = [path.parent.name for path in tmp_path.rglob("events.*")]
     assert events == (["version_0"] if there and logger != "false" else [])
@@ -239,21 +241,21 @@ def same_model(one, other):
 def test_ls_lists_recipes_with_a_line_each(capsys):
     cli.main(["ls"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(cli.recipes()) >= 5
+    assert len(lines) == len(recipes()) >= 5
     assert all(re.match(r"\S+ +\S.*\.$", line) for line in lines), lines
 
 
 def test_cp_copies_a_recipe_and_never_overwrites(tmp_path, capsys):
     cli.main(["cp", "copy", str(tmp_path / "mine.yaml")])
-    assert (tmp_path / "mine.yaml").read_text() == cli.recipe_path("copy").read_text()
+    assert (tmp_path / "mine.yaml").read_text() == recipe_path("copy").read_text()
     assert "exists already" in fails(capsys, "cp", "copy", str(tmp_path / "mine.yaml"))
     cli.main(["cp", "copy", str(tmp_path)])
     assert (tmp_path / "copy.yaml").is_file()
 
 
 def test_names_of_recipes_become_paths():
-    path = str(cli.recipe_path("copy"))
-    assert cli.with_recipe_paths(["fit", "--config", "copy", "-c", "copy", "--config=copy"]) == [
+    path = str(recipe_path("copy"))
+    assert with_recipe_paths(["fit", "--config", "copy", "-c", "copy", "--config=copy"]) == [
         "fit", "--config", path, "-c", path, f"--config={path}",
     ]  # fmt: skip
 
@@ -267,9 +269,9 @@ def test_names_of_recipes_become_paths():
         ),
         (["train"], "command 'train' is unknown"),
         (["fit"], "fit needs --config RECIPE; recipes: .*quickstart"),
-        (["ls", "x"], "wrong arguments for ls"),
+        (["ls", "x"], "unrecognized arguments: x; `wavecomp ls --help` lists"),
         (["validate", "--config", TINY], "validate needs --ckpt_path FILE"),
-        (["cp", "copy"], "wrong arguments for cp"),
+        (["cp", "copy"], "the following arguments are required: FILE; `wavecomp cp --help`"),
         (["fit", "--config", TINY, "--ckpt_path", "nowhere.ckpt"], "checkpoint nowhere.ckpt does not exist"),
         (["fit", "--config", TINY, "--data.init_args.batch_size", "0"], "batch_size=0 is too small"),
         (["fit", "--config", TINY, "--model.init_args.learning_rate", "-1"], "learning_rate=-1.0"),

@@ -8,9 +8,10 @@ import torch
 
 import wavecomp as wc
 from wavecomp import cli
+from wavecomp.files.recipes import headline, recipe_path, recipes
 
-NAMES = [path.stem for path in cli.recipes()]
-OVERLAYS = {name for name in NAMES if cli.headline(cli.recipe_path(name)).startswith("Overlay")}
+NAMES = [path.stem for path in recipes()]
+OVERLAYS = {name for name in NAMES if headline(recipe_path(name)).startswith("Overlay")}
 OVERLAID = {"copy-mean-pool": "copy", "copy-top-k": "copy", "checkpointing": "quickstart"}
 PARALLEL = {"chunk-parallel", "ddp", "fsdp"}  # start processes: tests/training/test_parallel.py runs them
 SMALL = {
@@ -46,7 +47,7 @@ def test_the_list_is_what_it_should_be():
 # an id that is "gpu" alone would be taken for the mark
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: f"{name}.yaml")
 def test_a_recipe_opens_with_what_it_shows_and_how_long_it_takes(name):
-    first, second = cli.recipe_path(name).read_text().splitlines()[:2]
+    first, second = recipe_path(name).read_text().splitlines()[:2]
     assert first.startswith("# ") and first.endswith(".") and len(first) < 130
     if name in OVERLAYS:
         over = re.fullmatch(rf"# fit --config ([\w-]+) --config {name}", second)
@@ -60,7 +61,7 @@ def test_ls_shows_what_each_recipe_shows_side_by_side(capsys):
     lines = capsys.readouterr().out.splitlines()
     width = max(map(len, NAMES)) + 2
     assert {line[:width].strip(): line[width:] for line in lines} == {
-        name: cli.headline(cli.recipe_path(name)) for name in NAMES
+        name: headline(recipe_path(name)) for name in NAMES
     }
     overlays = [line.split()[0] in OVERLAYS for line in lines]
     assert overlays == sorted(overlays)

@@ -156,7 +156,8 @@ COMPRESSORS = {
 
 
 def sparse_measurements(count):
-    return wc.RandomMeasurementCompressor(count=count, transform=wc.DWT1d("haar", level=2))
+    recovery = wc.SparseRecovery(transform=wc.DWT1d("haar", level=2))
+    return wc.RandomMeasurementCompressor(count=count, recovery=recovery)
 
 
 def all_through(pruner, *, transform=None):

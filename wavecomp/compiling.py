@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -16,3 +20,29 @@ def constant_result(function: F) -> F:
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def constant_numbers(dtype: torch.dtype) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Mark a function that makes a tensor of its arguments alone, on the CPU: a compiler is told its numbers.
+
+    It refuses two tensors of one function as constants of one graph, or takes one for the other, and stages of a model
+    have positions of their own.
+
+    Args:
+        dtype: that of the tensor.
+    """
+
+    def told(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        @constant_result
+        def numbers(*args: Any) -> Any:
+            return function(*args).tolist()
+
+        @functools.wraps(function)
+        def tensor(*args: Any) -> Tensor:
+            if torch.compiler.is_compiling():
+                return torch.tensor(numbers(*args), dtype=dtype)
+            return function(*args)
+
+        return tensor
+
+    return told

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+import zoo
 from reading_tables import rows
 
 import wavecomp as wc
@@ -12,7 +13,7 @@ from wavecomp.benchmarks import __main__ as command
 from wavecomp.benchmarks import grid, quality, ratio, recipes, tables, tasks, wavelets
 from wavecomp.benchmarks.measure import Options
 from wavecomp.benchmarks.mixed import SENTENCE, mixed
-from wavecomp.cli import recipe_path
+from wavecomp.files.recipes import recipe_path
 
 SMALL = Options(small=True)
 
@@ -157,6 +158,11 @@ def test_what_leads_is_tried_at_every_ratio_and_the_rest_at_one():
     assert set(quality.LEADING) <= quality.compressors(8).keys()
     assert {"copy-16-2-strided", "recall-4-0-random-k+channel", "copy-8-0-latents"} <= names
     assert not {"copy-16-2-latents", "copy-4-0-map-reduce"} & names
+
+
+def test_no_public_compressor_escapes():
+    found = {type(make()) for make in quality.compressors(8).values()}
+    assert found == set(zoo.COMPRESSORS)
 
 
 def test_map_reduce_has_as_many_blocks_and_no_code_reads_another():

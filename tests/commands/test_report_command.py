@@ -15,7 +15,7 @@ import wavecomp as wc
 from wavecomp import cli
 from wavecomp.commands import doctor, report
 from wavecomp.files import build
-from wavecomp.files.recipes import recipe_folder
+from wavecomp.files.recipes import recipe_folder, recipes
 from wavecomp.report import read, report_page
 
 
@@ -57,7 +57,7 @@ def test_doctor_tells_what_there_is(capsys, monkeypatch):
     assert found["wavecomp"].startswith(wc.__version__) and found["torch"] == torch.__version__.split("+")[0]
     assert {"python", "lightning", "ptwt", "cpu", "DWT1d", "triton", "attention", "bf16"} <= found.keys()
     assert "'matrix' for chunks of 64, 'banded' for chunks of 4096" in found["DWT1d"]
-    assert f"{len(cli.recipes())} " in out and str(recipe_folder()) in out
+    assert f"{len(recipes())} " in out and str(recipe_folder()) in out
     monkeypatch.setattr(doctor, "PACKAGES", ("torch", "no-such-package"))
     monkeypatch.setattr(doctor, "recipes", lambda: [])
     out = out_of(capsys, "doctor")

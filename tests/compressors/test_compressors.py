@@ -500,3 +500,17 @@ def test_calibration_leaves_a_model_as_it_was_but_for_the_threshold():
     wc.calibrate(compressor, data, 2.5, encode=encode)
     assert compressor.pruner.controller.target_ratio == 2.5
     assert [module.training for module in compressor.modules()] == modes
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=kind.__name__) for kind, make in zoo.COMPRESSORS.items()])
+def test_a_network_may_be_built_on_meta_and_filled_later(make):
+    def network():
+        return wc.ChunkNetwork(chunk_length=zoo.CHUNK, compressor=make())
+
+    real = network().eval()
+    with torch.device("meta"):
+        empty = network()
+    filled = empty.to_empty(device="cpu").eval()
+    filled.load_state_dict(real.state_dict())
+    tokens = wc.Codes.from_tokens(torch.randn(2, 40, zoo.DIM))
+    torch.testing.assert_close(filled(tokens).values, real(tokens).values)

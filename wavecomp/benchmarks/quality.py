@@ -17,6 +17,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
+
 import wavecomp as wc
 from wavecomp.benchmarks import grid, makers, measure, pictures, tasks
 from wavecomp.benchmarks.makers import Maker
@@ -110,6 +112,10 @@ def compressors(ratio: int) -> dict[str, Maker]:
         "wide-strided": marked(wc.StridedConvCompressor, dim=DIM, count=count, chunk_length=CHUNK, kernel=2 * ratio),
         "latents": marked(wc.LatentQueriesCompressor, dim=DIM, heads=HEADS, count=count),
         "dct": marked(wc.DCTCompressor, count=count),
+        # what an encoding had marked would be no measurements
+        "measurements": lambda: wc.RandomMeasurementCompressor(
+            count=count, recovery=wc.SparseRecovery(transform=wc.DWT1d("haar", level=fixed))
+        ),
         "surprisal": marked(wc.SurprisalDropCompressor, dim=DIM, count=count),
         "none": lambda: wc.NoCodes(),
         "all": marked(wc.NoCompression),
@@ -124,7 +130,11 @@ def compressors(ratio: int) -> dict[str, Maker]:
 
 def window_model(ratio: int) -> WindowModel:
     """As many parameters as :data:`OURS` has at a ratio, and as far a look back per block as its decoder."""
-    return WindowModel(dim=DIM, heads=HEADS, layers=9, window=CHUNK, hidden={4: 172, 8: 182}[ratio])
+    make = functools.partial(WindowModel, dim=DIM, heads=HEADS, layers=9, window=CHUNK)
+    with torch.device("meta"):  # nothing is drawn
+        wanted = tasks.parameters(tasks.model_of("text", compressors(ratio)[OURS]))
+        least, next_one = (tasks.parameters(make(hidden=hidden)) for hidden in (1, 2))
+    return make(hidden=1 + round((wanted - least) / (next_one - least)))
 
 
 def _grid(small: bool) -> Iterator[tuple[str, int, int, str]]:

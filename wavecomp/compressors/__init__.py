@@ -19,19 +19,11 @@ from wavecomp.compressors.mean_pool import MeanPoolCompressor
 from wavecomp.compressors.no_codes import NoCodes
 from wavecomp.compressors.no_compression import NoCompression
 from wavecomp.compressors.partial import PartialSynthesis
-from wavecomp.compressors.pruning import (
-    ContentScore,
-    ElasticRatio,
-    GlobalTopK,
-    KeepLowpass,
-    Kept,
-    Pruner,
-    RandomK,
-    StraightThroughTopK,
-    TopK,
-)
+from wavecomp.compressors.pruner import Kept, Pruner
+from wavecomp.compressors.pruning import ElasticRatio, GlobalTopK, KeepLowpass, RandomK, StraightThroughTopK, TopK
 from wavecomp.compressors.random_measurement import RandomMeasurementCompressor, SparseRecovery
 from wavecomp.compressors.ratio import RatioController, calibrate
+from wavecomp.compressors.selection import ContentScore
 from wavecomp.compressors.strided_conv import StridedConvCompressor
 from wavecomp.compressors.surprisal_drop import SurprisalDropCompressor
 from wavecomp.compressors.wavelet import WaveletCompressor

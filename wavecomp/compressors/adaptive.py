@@ -8,20 +8,16 @@ import torch
 from torch import Tensor
 
 from wavecomp.bands import BandLayout, Bands
-from wavecomp.compressors.pruning import (
+from wavecomp.compressors.pruner import Kept, Pruner, adaptive_capacity, check_ratio, check_room
+from wavecomp.compressors.ratio import GroupThreshold, RatioController
+from wavecomp.compressors.selection import (
     ContentScore,
-    Kept,
-    Pruner,
-    adaptive_capacity,
-    check_ratio,
-    check_room,
     coarse_first,
     drawn_by_place,
     fitted,
     mean_power,
     relative_loudness,
 )
-from wavecomp.compressors.ratio import GroupThreshold, RatioController
 
 
 class AdaptivePruner(Pruner):

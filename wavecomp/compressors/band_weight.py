@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.bands import Bands
-from wavecomp.compressors.pruning import mean_power
+from wavecomp.compressors.selection import mean_power
 from wavecomp.modules import Module
 from wavecomp.wavelets import ChunkTransform
-from wavecomp.wavelets.layers import check_level
+from wavecomp.wavelets.chunk_transform import check_level
 
 
 class BandWeight(Module):

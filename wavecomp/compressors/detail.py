@@ -13,7 +13,7 @@ from wavecomp.bands import Bands
 from wavecomp.compressors.compressor import scatter_rows
 from wavecomp.modules import Module
 from wavecomp.wavelets import ChunkTransform
-from wavecomp.wavelets.layers import check_level
+from wavecomp.wavelets.chunk_transform import check_level
 
 
 class DetailChannel(Module):

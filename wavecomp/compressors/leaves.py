@@ -10,8 +10,9 @@ from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.detail import DetailChannel
 from wavecomp.compressors.nodes import NodeCompressor
-from wavecomp.compressors.pruning import ContentScore, adaptive_capacity, best, coarse_first
+from wavecomp.compressors.pruner import adaptive_capacity
 from wavecomp.compressors.ratio import GroupThreshold
+from wavecomp.compressors.selection import ContentScore, best, coarse_first
 from wavecomp.wavelets import DWT1d
 
 

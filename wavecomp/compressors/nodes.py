@@ -12,7 +12,7 @@ from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.compressor import Compressor, gather_rows, scatter_rows
 from wavecomp.compressors.detail import DetailChannel, check_detail_channel
-from wavecomp.compressors.pruning import check_ratio, check_room
+from wavecomp.compressors.pruner import check_ratio, check_room
 from wavecomp.compressors.ratio import RatioController
 from wavecomp.wavelets import DWT1d
 

@@ -11,7 +11,8 @@ from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.band_weight import check_band_weight
 from wavecomp.compressors.detail import DetailChannel
 from wavecomp.compressors.nodes import NodeCompressor
-from wavecomp.compressors.pruning import check_ratio, mean_power
+from wavecomp.compressors.pruner import check_ratio
+from wavecomp.compressors.selection import mean_power
 from wavecomp.wavelets import DWT1d
 
 

@@ -1,60 +1,15 @@
-"""Pruners: which coefficients of a chunk stay, and how loud. Here those with a fixed number of codes."""
+"""Pruners with a fixed number of codes: per chunk, or for a whole sequence."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import field
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wavecomp.bands import BandLayout, Bands
-from wavecomp.modules import Module
-from wavecomp.records import Record, record
-
-
-@record
-class Kept(Record):
-    """What a pruner decided.
-
-    Args:
-        index: ``(batch, chunks, capacity)``, coefficients that stay, in ascending order: coarse to fine.
-        mask: ``(batch, chunks, capacity)``, which places hold one.
-        weight: how loud each is, of the same shape, or ``None`` for as it came.
-        losses: name to scalar, what the pruner owes.
-        statistics: name to tensor.
-    """
-
-    index: Tensor
-    mask: Tensor
-    weight: Tensor | None = None
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    statistics: dict[str, Tensor] = field(default_factory=dict)
-
-
-class Pruner(Module):
-    """The contract: Bands to Kept.
-
-    ``causal`` says that each chunk is pruned by itself; a pruner that compares chunks says ``False``, and a causal
-    model refuses it.
-    """
-
-    causal: bool = True
-
-    def capacity(self, layout: BandLayout) -> int:
-        """Places per chunk.
-
-        Raises:
-            ValueError: when the pruner cannot work with this layout.
-        """
-        raise NotImplementedError
-
-    def forward(self, bands: Bands) -> Kept:
-        raise NotImplementedError
-
-    if TYPE_CHECKING:
-        __call__ = forward
+from wavecomp.compressors.pruner import Kept, Pruner, adaptive_capacity, check_ratio, check_room
+from wavecomp.compressors.selection import ContentScore, best, drawn_by_place, rank
 
 
 class _KeepCount(Pruner):
@@ -277,129 +232,12 @@ class GlobalTopK(Pruner):
         budget = (bands.lengths.sum(-1) / self.target_ratio).ceil().long()[:, None]
 
         def loudest(score: Tensor) -> Tensor:
-            first = _rank(score.flatten(1)) < budget
+            first = rank(score.flatten(1)) < budget
             return bands.mask & (first.view_as(score) & (score > -torch.inf) | bands.layout.always)
 
         asked = loudest(score).sum(-1)
         # what finds no room leaves its place to others
-        chosen = loudest(score.masked_fill(_rank(score) >= capacity, -torch.inf))
+        chosen = loudest(score.masked_fill(rank(score) >= capacity, -torch.inf))
         kept = chosen.sum(-1)
         found = best(score, chosen, capacity, kept)
         return found.replace(statistics={"overflow": (asked - kept).clamp(min=0)})
-
-
-class ContentScore(Module):
-    r"""How much a coefficient matters: the logarithm of its loudness, and of which channels are loud.
-
-    .. math:: \log r + \frac1{dim} \sum_c (w_c - \bar w)\, d_c^2 / r^2, \qquad r^2 = \frac1{dim} \sum_c d_c^2
-
-    A coefficient and its negative score the same, and no weights raise all scores at once: how many coefficients stay
-    is for a threshold or a budget to say.
-
-    Args:
-        dim: width of the coefficients.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.channel = nn.Parameter(torch.zeros(dim))
-
-    def forward(self, values: Tensor) -> Tensor:
-        """``(..., dim)`` to ``(...)``."""
-        loudness = relative_loudness(values)
-        shares = (values / loudness[..., None].to(values.dtype)).square()
-        weights = (self.channel - self.channel.mean()).to(values.dtype)
-        return loudness.log() + (shares * weights).mean(-1).clamp(-3, 3)
-
-
-def relative_loudness(values: Tensor) -> Tensor:
-    """Root mean square of vectors ``(..., dim)``; never zero, with a gradient that stays finite at zero."""
-    values = values.to(torch.promote_types(values.dtype, torch.float32))
-    return (values.square().mean(-1) + 1e-12).sqrt()
-
-
-def mean_power(bands: Bands, group: Tensor, groups: int) -> Tensor:
-    """Mean square of what a chunk has in each group of its coefficients; 0 in a group without any.
-
-    Args:
-        group: ``(coefficients,)`` or ``(batch, chunks, coefficients)``, which group each is of.
-        groups: how many there are.
-
-    Returns:
-        ``(batch, chunks, groups)``.
-    """
-    member = (group[..., None] == torch.arange(groups, device=group.device)) & bands.mask[..., None]
-    power = relative_loudness(bands.values).square()[..., None] * member
-    return power.sum(-2) / member.sum(-2).clamp(min=1)
-
-
-def drawn_by_place(bands: Bands, seed: int = 0) -> Tensor:
-    """A number from 0 to 1 for each coefficient, ``(batch, chunks, coefficients)``, by its place in the sequence alone.
-
-    So it is the same for a row and the row in a batch, and again in the next step.
-    """
-    chunks, coefficients = bands.values.shape[-3:-1]
-    place = torch.arange(chunks * coefficients, device=bands.values.device).view(chunks, coefficients)
-    place = place + bands.first * coefficients
-    # a multiplicative hash, twice (Knuth, The Art of Computer Programming 3, section 6.4)
-    mixed = (place + 1 + seed * 7919) * 2654435761 % 2**32
-    mixed = (mixed ^ (mixed >> 15)) * 2246822519 % 2**32
-    return (mixed.float() / 2**32).expand(bands.mask.shape)
-
-
-def _rank(score: Tensor) -> Tensor:
-    """The place of each in falling order along the last dimension; of equal ones the first comes first."""
-    return score.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-
-
-def best(score: Tensor, has: Tensor, capacity: int, budget: Tensor) -> Kept:
-    """The ``budget`` largest of what a chunk has."""
-    found, index = score.masked_fill(~has, -torch.inf).topk(capacity, dim=-1)
-    mask = (torch.arange(capacity, device=index.device) < budget[..., None]) & (found > -torch.inf)
-    # empty places sort behind the kept ones
-    order = torch.where(mask, index, score.shape[-1]).argsort(dim=-1)
-    return Kept(index=index.gather(-1, order), mask=mask.gather(-1, order))
-
-
-def coarse_first(level: Tensor, loudness: Tensor) -> Tensor:
-    """A score by which the finest, quietest go first: a level is worth more than any loudness within it."""
-    return level + loudness / (1 + loudness)
-
-
-def fitted(passes: Tensor, loudness: Tensor, bands: Bands, capacity: int) -> Kept:
-    """What passes, as far as there is room: the finest, quietest go first, and are counted as ``overflow``."""
-    score = torch.where(bands.layout.always, torch.inf, coarse_first(bands.layout.level, loudness))
-    wanted = passes.sum(-1)
-    return best(score, passes, capacity, wanted).replace(statistics={"overflow": (wanted - capacity).clamp(min=0)})
-
-
-def adaptive_capacity(layout: BandLayout, target_ratio: float, room: float) -> int:
-    """Places of a chunk for a mean budget, with room above it.
-
-    Raises:
-        ValueError: a target beyond the chunk length, or so few codes that those that always stay are over a quarter.
-    """
-    check_ratio(target_ratio, layout.length)
-    budget = layout.length / target_ratio
-    if 4 * layout.counts[0] > budget:
-        most = layout.length / (4 * layout.counts[0])
-        raise ValueError(
-            f"target_ratio={target_ratio} leaves {budget:g} codes in a chunk of {layout.length}, beside the "
-            f"{layout.counts[0]} of {layout.names[0]} that always stay; allowed: "
-            f"{f'up to {most:g}, or ' if most >= 1 else ''}a deeper level of the transform"
-        )
-    return min(-int(-budget * room // 1), len(layout))
-
-
-def check_ratio(target_ratio: float, longest: float | None = None) -> None:
-    """Raise ``ValueError`` for a target ratio below 1 or beyond the chunk length."""
-    if not 1 <= target_ratio < math.inf or (longest is not None and target_ratio > longest):
-        most = "and above, finite" if longest is None else f"to the chunk length, {longest:g}"
-        raise ValueError(f"target_ratio={target_ratio} is out of range; allowed: 1 {most}")
-
-
-def check_room(room: float) -> float:
-    """Raise ``ValueError`` for less room than the mean budget itself."""
-    if not 1 <= room < math.inf:
-        raise ValueError(f"room={room} is out of range; allowed: 1 and above, finite")
-    return room

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from wavecomp.codes import Chunks, Codes
-from wavecomp.compiling import constant_result
+from wavecomp.compiling import constant_numbers
 from wavecomp.compressors.counted import CountedCompressor, chunk_codes
 from wavecomp.modules import Module
-from wavecomp.records import check_lengths
 from wavecomp.wavelets import ChunkTransform
 
 
@@ -24,17 +26,20 @@ class RandomMeasurementCompressor(CountedCompressor):
         count: codes per whole chunk. A short chunk counts as one that goes on in zeros, and has the first of them, in
             proportion.
         seed: of the measurements, which are the same on every machine.
-        transform: the basis in which :meth:`expand` takes chunks to be sparse, such as :class:`DWT1d` with an
-            orthogonal wavelet; without one it gives the transpose of the measurements.
+        recovery: how :meth:`expand`, and so an autoencoder, finds the chunk behind its measurements; their transpose
+            unless given.
         encoding: a module from Codes to Codes that marks position and frequency, or ``None``.
 
     Raises:
         ValueError: a count below 1, or above the chunk length.
 
     Example:
-        >>> compressor = RandomMeasurementCompressor(count=4)
-        >>> compressor(wc.Codes.from_tokens(torch.randn(2, 32, 8)).cut(16)).values.shape
-        torch.Size([2, 8, 8])
+        >>> recovery = SparseRecovery(transform=wc.DWT1d("haar", level=2))
+        >>> compressor = RandomMeasurementCompressor(count=8, recovery=recovery)
+        >>> chunks = wc.Codes.from_tokens(torch.randn(2, 32, 4)).cut(16)
+        >>> codes = compressor(chunks)
+        >>> codes.values.shape, compressor.expand(codes, chunks).shape
+        (torch.Size([2, 16, 4]), torch.Size([2, 2, 16, 4]))
     """
 
     def __init__(
@@ -42,12 +47,12 @@ class RandomMeasurementCompressor(CountedCompressor):
         *,
         count: int,
         seed: int = 0,
-        transform: ChunkTransform | None = None,
+        recovery: SparseRecovery | None = None,
         encoding: nn.Module | None = None,
     ) -> None:
         super().__init__(count=count, encoding=encoding)
         self.seed = seed
-        self.transform = transform
+        self.recovery = recovery
         # no buffers: a module that went through half precision and back would measure something else
         self._matrices: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
 
@@ -58,14 +63,14 @@ class RandomMeasurementCompressor(CountedCompressor):
         """``(count, chunk_length)`` with orthonormal rows, in the dtype and on the device of ``like``."""
         self.capacity(chunk_length)
         if torch.compiler.is_compiling():
-            return self._measurements(chunk_length).clone().to(like)
+            return self._measurements(chunk_length).to(like)
         key = (chunk_length, like.dtype, like.device)
         if key not in self._matrices:
             with torch.inference_mode(False):
                 self._matrices[key] = self._measurements(chunk_length).to(like)
         return self._matrices[key]
 
-    @constant_result
+    @constant_numbers(torch.float64)
     def _measurements(self, chunk_length: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randn(chunk_length, self.count, generator=generator, dtype=torch.float64)
@@ -83,16 +88,11 @@ class RandomMeasurementCompressor(CountedCompressor):
         )
 
     def restore(self, values: Tensor, codes: Codes, chunks: Chunks) -> Tensor:
-        """The sparse chunk behind the measurements, as :func:`recover` finds it in 16 iterations."""
+        """What the recovery finds."""
         matrix = self.matrix(chunks.values.shape[-2], values)
-        if self.transform is None:
+        if self.recovery is None:
             return matrix.T @ values
-        # down to no threshold at all: what comes back has these measurements
-        threshold = torch.linspace(1, 0, 16, device=values.device)
-        lengths = None if chunks.dense else chunks.lengths
-        return recover(
-            values, matrix, self.transform, step=torch.ones_like(threshold), threshold=threshold, lengths=lengths
-        )
+        return self.recovery(values, matrix, None if chunks.dense else chunks.lengths)
 
 
 def recover(
@@ -140,75 +140,37 @@ def recover(
 
 
 class SparseRecovery(Module):
-    """Tokens from random measurements: :func:`recover` with a step and a threshold to learn in each iteration.
+    """Chunks from random measurements: :func:`recover` with a step and a threshold to learn in each iteration.
 
-    The thresholds start from large to small, for tokens that were normalised (LISTA; Gregor and LeCun, 2010). Codes
-    that an encoding has marked are measurements no more: take the compressor's without one.
+    The thresholds start from large to small, for tokens that were normalised (LISTA; Gregor and LeCun, 2010). A last
+    iteration has none, so that what comes back has the measurements that it was made of. Those that an encoding has
+    marked are measurements no more: the compressor should have none.
 
     Args:
-        compressor: what measured.
         transform: the basis in which chunks are sparse, such as :class:`DWT1d` with an orthogonal wavelet.
-        chunk_length: tokens per chunk.
-        iterations: how often the residual is looked at.
+        iterations: how often the residual is looked at before the last.
 
     Raises:
-        ValueError: no iteration, or chunks that are too short for compressor or transform.
-
-    Example:
-        >>> compressor = RandomMeasurementCompressor(count=8)
-        >>> recovery = SparseRecovery(compressor=compressor, transform=wc.DWT1d("haar", level=2), chunk_length=16)
-        >>> codes = compressor(wc.Codes.from_tokens(torch.randn(2, 32, 4)).cut(16))
-        >>> recovery(codes.values).shape
-        torch.Size([2, 32, 4])
+        ValueError: no iteration.
     """
 
-    def __init__(
-        self,
-        *,
-        compressor: RandomMeasurementCompressor,
-        transform: ChunkTransform,
-        chunk_length: int,
-        iterations: int = 16,
-    ) -> None:
+    def __init__(self, *, transform: ChunkTransform, iterations: int = 15) -> None:
         super().__init__()
         if iterations < 1:
             raise ValueError(f"iterations={iterations} is too small; allowed: 1 and above")
-        compressor.capacity(chunk_length)
-        transform.layout(chunk_length)
-        self.compressor = compressor
         self.transform = transform
-        self.chunk_length = chunk_length
         # logarithms, so that learning keeps both positive; with orthonormal rows a step of 1 does not overshoot
         self.log_step = nn.Parameter(torch.zeros(iterations))
-        self.log_threshold = nn.Parameter(torch.linspace(1, 0.02, iterations).log())
+        self.log_threshold = nn.Parameter(torch.linspace(1, 1 / iterations, iterations).log())
 
     def extra_repr(self) -> str:
-        return f"chunk_length={self.chunk_length}, iterations={len(self.log_step)}"
+        return f"iterations={len(self.log_step)}"
 
-    def forward(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The tokens, normalised.
+    def forward(self, values: Tensor, matrix: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Measurements to chunks; shapes as of :func:`recover`."""
+        step = F.pad(self.log_step.exp(), (0, 1), value=1.0)
+        threshold = F.pad(self.log_threshold.exp(), (0, 1))
+        return recover(values, matrix, self.transform, step=step, threshold=threshold, lengths=lengths)
 
-        Args:
-            values: ``(batch, chunks * count, dim)``, those of the compressor's Codes.
-            lengths: ``(batch,)``, tokens in each row; whole chunks unless given.
-
-        Returns:
-            ``(batch, chunks * chunk_length, dim)``, zero behind each row's length.
-
-        Raises:
-            ValueError: slots that are no multiple of the compressor's count, or lengths beyond the chunks.
-        """
-        count = self.compressor.count
-        if values.ndim != 3 or values.shape[1] % count:
-            raise ValueError(
-                f"SparseRecovery: values has shape {tuple(values.shape)}, expected (batch, chunks * {count}, dim)"
-            )
-        chunks = values.shape[1] // count
-        if lengths is not None:
-            check_lengths("SparseRecovery", lengths, tuple(values.shape[:1]), chunks * self.chunk_length)
-            start = torch.arange(chunks, device=values.device) * self.chunk_length
-            lengths = (lengths[:, None] - start).clamp(0, self.chunk_length)
-        matrix = self.compressor.matrix(self.chunk_length, values)
-        step, threshold = self.log_step.exp(), self.log_threshold.exp()
-        rows = values.unflatten(1, (chunks, count))
-        return recover(rows, matrix, self.transform, step=step, threshold=threshold, lengths=lengths).flatten(1, 2)
+    if TYPE_CHECKING:
+        __call__ = forward

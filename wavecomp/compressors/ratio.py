@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.codes import Codes
-from wavecomp.compressors.pruning import check_ratio
+from wavecomp.compressors.pruner import check_ratio
 
 SAME = 1e-4
 """Logarithms of thresholds that differ by less are one: what is between them is a jump of the ratio."""

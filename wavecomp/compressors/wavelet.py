@@ -11,7 +11,7 @@ from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.band_weight import check_band_weight
 from wavecomp.compressors.compressor import Compressor, gather_rows, scatter_rows
 from wavecomp.compressors.detail import DetailChannel, check_detail_channel
-from wavecomp.compressors.pruning import Kept, Pruner
+from wavecomp.compressors.pruner import Kept, Pruner
 from wavecomp.wavelets import ChunkTransform
 
 

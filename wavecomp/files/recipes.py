@@ -1,8 +1,11 @@
-"""Where the recipes are."""
+"""Where the recipes are, and what their files say."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 
 def recipe_folder() -> Path:
@@ -15,3 +18,40 @@ def recipe_folder() -> Path:
 def recipes() -> list[Path]:
     """The recipes that come with the library."""
     return sorted(recipe_folder().glob("*.yaml"))
+
+
+def headline(path: Path) -> str:
+    """The first comment line of a recipe."""
+    return path.read_text().partition("\n")[0].lstrip("# ").rstrip()
+
+
+def recipe_path(name: str) -> Path:
+    """A recipe by name or path.
+
+    Raises:
+        ValueError: neither a recipe nor a file.
+    """
+    known = {path.stem: path for path in recipes()}
+    if name not in known and not Path(name).is_file():
+        raise ValueError(f"config {name!r} is neither a recipe nor a file; recipes: {', '.join(known)}")
+    path = known.get(name, Path(name))
+    try:
+        check_keys(yaml.safe_load(path.read_text()), path)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"config {path} is not YAML: {error}") from error
+    return path
+
+
+def check_keys(node: Any, path: Path) -> None:
+    """Raise ``ValueError`` for a key beside a ``class_path`` that the parser would not name."""
+    if isinstance(node, dict):
+        if "class_path" in node and (unknown := node.keys() - {"class_path", "init_args", "dict_kwargs"}):
+            raise ValueError(
+                f"config {path}: key {min(unknown)!r} beside class_path: {node['class_path']} is unknown; "
+                "allowed: init_args"
+            )
+        for child in node.values():
+            check_keys(child, path)
+    elif isinstance(node, list):
+        for child in node:
+            check_keys(child, path)

@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from wavecomp.codes import Codes
 from wavecomp.compressors import RatioController
 from wavecomp.training.data import Batch, LabelledBatch
+from wavecomp.training.steps import StepWatch
 from wavecomp.wavelets import FilterBank
 
 
@@ -65,7 +66,7 @@ class CompressionModule(L.LightningModule):
         self.final_share = final_share
         self.statistics: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
-        self._counted_to = 0
+        self._watch = StepWatch()
         self._check_controllers()
         self.val_metrics = nn.ModuleDict(self.metrics())
         self.test_metrics = nn.ModuleDict(self.metrics())
@@ -137,13 +138,11 @@ class CompressionModule(L.LightningModule):
             self.log(f"train/{name}", value, prog_bar=bar, batch_size=len(codes.tokens))
 
     def on_train_start(self) -> None:
-        self._counted_to = self.trainer.global_step
+        self._watch.start(self.trainer)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the ratio controllers, once the optimiser has stepped, by the codes of all ranks."""
-        # the last batch of an epoch is a step, however few there are to accumulate
-        if self.trainer.global_step != self._counted_to:
-            self._counted_to = self.trainer.global_step
+        if self._watch.stepped(self.trainer):
             for path, controller in self._controllers().items():
                 tokens, kept = self.trainer.strategy.reduce(self._counts[path], reduce_op="sum")
                 controller.update(tokens=tokens, codes=kept)

@@ -6,10 +6,11 @@ transform the chunks of a sequence, short ones included, to :class:`wavecomp.Ban
 """
 
 from wavecomp.wavelets.basis_layer import BestBasis1d
+from wavecomp.wavelets.chunk_transform import ChunkTransform
 from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank
 from wavecomp.wavelets.free import FreeFilterBank
 from wavecomp.wavelets.lattice import OrthogonalFilterBank
-from wavecomp.wavelets.layers import ChunkTransform, DWT1d, WaveletPackets1d
+from wavecomp.wavelets.layers import DWT1d, WaveletPackets1d
 from wavecomp.wavelets.layers2d import DWT2d
 from wavecomp.wavelets.lifting import LiftingFilterBank, NeuralLiftingFilterBank
 from wavecomp.wavelets.matrix import analysis_matrix, synthesis_matrix

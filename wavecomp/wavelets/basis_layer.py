@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from wavecomp.bands import BandLayout, Bands
-from wavecomp.compiling import constant_result
+from wavecomp.compiling import constant_numbers
 from wavecomp.wavelets.filter_bank import FilterBank, zero_behind
 from wavecomp.wavelets.layers import LONG, WaveletPackets1d
 from wavecomp.wavelets.packets import COSTS
@@ -240,7 +240,7 @@ class BestBasis1d(WaveletPackets1d):
         counts: list[int] = []
         members: list[Tensor] = []
         deepest = self.layout(length).names
-        positions = self._positions_at_levels(length).clone()
+        positions = self._positions_at_levels(length)
         for level in range(self.level, 0, -1):
             tree = self._initial_tree(level)
             layout = tree.layout(length, positions[level - 1])
@@ -256,9 +256,9 @@ class BestBasis1d(WaveletPackets1d):
     def _initial_tree(self, level: int) -> Cascade:
         return Cascade(self._initial.banks[:level], self._paths[level])
 
-    @constant_result
+    @constant_numbers(torch.float32)
     def _positions_at_levels(self, length: int) -> Tensor:
-        """``(level, length)``, the finest first: in one piece, for a compiler may take two constants for one."""
+        """``(level, length)``, the finest first."""
         return torch.stack([self._initial_tree(level).positions(length) for level in range(1, self.level + 1)])
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from wavecomp.bands import BandLayout, Bands
-from wavecomp.compiling import constant_result
-from wavecomp.modules import Module
+from wavecomp.compiling import constant_numbers
 from wavecomp.records import check_lengths, values_are_at_hand
 from wavecomp.wavelets import banded, kernels
+from wavecomp.wavelets.chunk_transform import ChunkTransform, check_level
 from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank, zero_behind
 from wavecomp.wavelets.taps import Wavelet
 from wavecomp.wavelets.tree import Cascade, Path, dwt_leaves, packet_leaves
@@ -26,72 +25,6 @@ Backend = Literal["auto", "matrix", "banded", "cascade", "triton"]
 BACKENDS = ("auto", "matrix", "banded", "cascade", "triton")
 # from here on the banded product does less work than one matrix per chunk, measured on two cores
 LONG = 512
-
-
-class ChunkTransform(Module):
-    """The contract: chunks to bands and back, critically sampled or nearly so.
-
-    ``level`` is the deepest level of its bands; ``binary`` says that each level splits the places of a chunk in two,
-    ``dyadic`` that the bands are cA_n, cD_n, ..., cD_1 as well.
-    """
-
-    level: int
-    binary: bool = False
-    dyadic: bool = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._layouts: dict[tuple[str, int, torch.device], BandLayout] = {}
-
-    def _remembered(
-        self, what: str, chunk_length: int, device: torch.device | str | None, build: Callable[[], BandLayout]
-    ) -> BandLayout:
-        """A layout made once for each chunk length and device; a compiler traces it instead."""
-        device = torch.device("cpu" if device is None else device)
-        if torch.compiler.is_compiling():
-            return build().to(device)
-        key = (what, chunk_length, device)
-        if key not in self._layouts:
-            with torch.inference_mode(False):  # a later gradient may index with it
-                self._layouts[key] = build().to(device)
-        return self._layouts[key]
-
-    def forward(self, x: Tensor, lengths: Tensor | None = None, *, ragged: bool = False) -> Bands:
-        """Analysis.
-
-        Args:
-            x: ``(batch, chunks, chunk_length, dim)``, or ``(rows, chunk_length, dim)``.
-            lengths: ``(batch, chunks)`` or ``(rows,)``, valid samples of each chunk; all unless given.
-            ragged: whether chunks other than the last of a row may be short.
-
-        Returns:
-            :class:`Bands` with ``values`` of x's shape, coarse to fine.
-        """
-        raise NotImplementedError
-
-    if TYPE_CHECKING:
-        __call__ = forward
-
-    def inverse(self, bands: Bands) -> Tensor:
-        """Synthesis: ``(..., chunk_length, dim)``, zero behind each chunk's length."""
-        raise NotImplementedError
-
-    def layout(self, chunk_length: int, device: torch.device | str | None = None) -> BandLayout:
-        """What each coefficient of a chunk of this length is, on the CPU unless said.
-
-        Raises:
-            ValueError: a chunk too short for the transform's levels.
-        """
-        raise NotImplementedError
-
-    def layout_of(self, level: Tensor, chunk_length: int) -> BandLayout:
-        """The layout of chunks of which some coefficients are known, for their inverse; the others are to be zero.
-
-        Args:
-            level: ``(batch, chunks, coefficients)``, the level of each known one, 0 for the others. A transform with
-                one tree for all chunks does not read it.
-        """
-        return self.layout(chunk_length, level.device)
 
 
 class DWT1d(ChunkTransform):
@@ -263,7 +196,7 @@ class DWT1d(ChunkTransform):
     def layout(self, chunk_length: int, device: torch.device | str | None = None) -> BandLayout:
         """What each coefficient of a chunk of this length is; positions are those that the bank began with."""
         self.check_length(chunk_length)
-        build = lambda: self._initial.layout(chunk_length, self._positions(chunk_length).clone())  # noqa: E731
+        build = lambda: self._initial.layout(chunk_length, self._positions(chunk_length))  # noqa: E731
         return self._remembered("bands", chunk_length, device, build)
 
     def approximations(self, chunk_length: int, device: torch.device | str | None = None) -> BandLayout:
@@ -294,9 +227,9 @@ class DWT1d(ChunkTransform):
     def _centres(self, chunk_length: int, level: int) -> Tensor:
         if not level:
             return torch.arange(chunk_length).float()
-        return self._positions(chunk_length, level)[: -(-chunk_length // self.rates[level])].clone()
+        return self._positions(chunk_length, level)[: -(-chunk_length // self.rates[level])]
 
-    @constant_result
+    @constant_numbers(torch.float32)
     def _positions(self, chunk_length: int, level: int | None = None) -> Tensor:
         if level in (None, self.level):
             return self._initial.positions(chunk_length)
@@ -439,14 +372,6 @@ class WaveletPackets1d(DWT1d):
         super()._check_banks()
         if self.backend in ("banded", "triton"):
             raise ValueError(f"backend={self.backend!r} has no packets; allowed: 'auto', 'matrix' and 'cascade'")
-
-
-def check_level(level: int) -> None:
-    """Raise an error unless a level is a whole number, 1 and above."""
-    if not isinstance(level, numbers.Integral):
-        raise TypeError(f"level={level!r} is a {type(level).__name__}; allowed: int")
-    if level < 1:
-        raise ValueError(f"level={level} is too small; allowed: 1 and above")
 
 
 def _short(lengths: Tensor, chunk_length: int) -> Tensor:

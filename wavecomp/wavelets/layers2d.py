@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.bands import BandLayout, Bands
-from wavecomp.compiling import constant_result
+from wavecomp.compiling import constant_numbers
 from wavecomp.records import check_lengths
+from wavecomp.wavelets.chunk_transform import ChunkTransform, check_level
 from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank, zero_behind
-from wavecomp.wavelets.layers import ChunkTransform, check_level
 from wavecomp.wavelets.taps import Wavelet
 from wavecomp.wavelets.tree import Cascade, dwt_leaves
 
@@ -117,7 +117,7 @@ class DWT2d(ChunkTransform):
             )
         return self._remembered("bands", chunk_length, device, lambda: self._grouped_layout(chunk_length))
 
-    @constant_result
+    @constant_numbers(torch.float32)
     def _positions(self, length: int, level: int) -> Tensor:
         return Cascade(self._initial.banks[:level], dwt_leaves([2] * level)).positions(length)
 
@@ -126,7 +126,7 @@ class DWT2d(ChunkTransform):
         for level in range(self.level, 0, -1):
             # of the tokens alone, of this level: its approximation and its detail
             tokens = Cascade(self._initial.banks[:level], dwt_leaves([2] * level))
-            alone = tokens.layout(length, self._positions(length, level).clone())
+            alone = tokens.layout(length, self._positions(length, level))
             for name, band, side in (("cA", 0, 2**level), ("cV", 0, 2**level), ("cHD", 1, 2 ** (level - 1))):
                 if name != "cA" or level == self.level:
                     names.append(f"{name}{level}")

@@ -15,6 +15,7 @@ from wavecomp.codes import compression_ratio
 from wavecomp.compressors import RatioController
 from wavecomp.networks import ChunkReduce
 from wavecomp.training.optimisation import CompressionModule
+from wavecomp.training.steps import StepWatch
 
 PERCENTILES = (10, 50, 90)
 
@@ -52,7 +53,7 @@ class RatioMonitor(Callback):
         self._counts: dict[str, deque[Tensor]] = {}
         self._counting: dict[str, Tensor] = {}
         self._warned: set[str] = set()
-        self._step = 0
+        self._watch = StepWatch()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not isinstance(pl_module, CompressionModule) or not isinstance(pl_module.model.body, ChunkReduce):
@@ -61,7 +62,7 @@ class RatioMonitor(Callback):
                 "ChunkReduce as its body"
             )
         self._counts, self._counting = {}, {}
-        self._step = trainer.global_step
+        self._watch.start(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -72,24 +73,23 @@ class RatioMonitor(Callback):
             path = f"chunk_networks.{stage}"
             counted = _counted(pl_module.statistics, path, network.capacity)  # type: ignore[arg-type]
             self._counting[path] = counted + self._counting.get(path, 0)
-        if trainer.global_step == self._step:
-            return  # gradients accumulate: the next batch is of the same step
-        self._step = trainer.global_step
+        if not self._watch.stepped(trainer):
+            return
         for path, counted in self._counting.items():
             self._counts.setdefault(path, deque(maxlen=self.steps)).append(counted)
         self._counting = {}
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if self._step % every == 0:
+        if trainer.global_step % every == 0:
             controllers = body.controllers()
             for path, steps in self._counts.items():
                 counts = trainer.strategy.reduce(torch.stack([*steps]).sum(0), reduce_op="sum")
                 figures = _figures(counts, f"{path}.overflow" in pl_module.statistics, controllers.get(path))
                 for name, value in figures.items():
                     pl_module.log(f"{path}/{name}", value, batch_size=1)
-                self._judge(path, figures)
+                self._judge(path, figures, trainer.global_step)
 
-    def _judge(self, path: str, figures: dict[str, Tensor]) -> None:
-        if "target_ratio" not in figures or self._step < self.patience or len(self._counts[path]) < self.steps:
+    def _judge(self, path: str, figures: dict[str, Tensor], step: int) -> None:
+        if "target_ratio" not in figures or step < self.patience or len(self._counts[path]) < self.steps:
             return
         ratio, target = float(figures["ratio"]), float(figures["target_ratio"])
         off = ratio / target - 1

@@ -11,6 +11,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from wavecomp.training.steps import StepWatch
+
 
 class LastCheckpoint(ModelCheckpoint):
     """``last.ckpt``: written after every validation and on demand, to resume from.
@@ -40,13 +42,13 @@ class SafeStop(Callback):
         self.checkpoint = checkpoint
         self.asked = False
         self._previous: Any = None
-        self._step = 0
+        self._watch = StepWatch()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._previous = signal.signal(signal.SIGINT, self._ask)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._step = trainer.global_step
+        self._watch.start(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restore()
@@ -58,8 +60,7 @@ class SafeStop(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # half of an accumulated gradient would be lost; and all ranks stop at one step
-        whole, self._step = trainer.global_step != self._step, trainer.global_step
-        if not whole or not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
+        if not self._watch.stepped(trainer) or not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             return
         step = trainer.global_step
         for logger in trainer.loggers:

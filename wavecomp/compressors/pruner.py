@@ -1,0 +1,88 @@
+"""The contract of pruners, and what all of them refuse."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from wavecomp.bands import BandLayout, Bands
+from wavecomp.modules import Module
+from wavecomp.records import Record, record
+
+
+@record
+class Kept(Record):
+    """What a pruner decided.
+
+    Args:
+        index: ``(batch, chunks, capacity)``, coefficients that stay, in ascending order: coarse to fine.
+        mask: ``(batch, chunks, capacity)``, which places hold one.
+        weight: how loud each is, of the same shape, or ``None`` for as it came.
+        losses: name to scalar, what the pruner owes.
+        statistics: name to tensor.
+    """
+
+    index: Tensor
+    mask: Tensor
+    weight: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Pruner(Module):
+    """The contract: Bands to Kept.
+
+    ``causal`` says that each chunk is pruned by itself; a pruner that compares chunks says ``False``, and a causal
+    model refuses it.
+    """
+
+    causal: bool = True
+
+    def capacity(self, layout: BandLayout) -> int:
+        """Places per chunk.
+
+        Raises:
+            ValueError: when the pruner cannot work with this layout.
+        """
+        raise NotImplementedError
+
+    def forward(self, bands: Bands) -> Kept:
+        raise NotImplementedError
+
+    if TYPE_CHECKING:
+        __call__ = forward
+
+
+def adaptive_capacity(layout: BandLayout, target_ratio: float, room: float) -> int:
+    """Places of a chunk for a mean budget, with room above it.
+
+    Raises:
+        ValueError: a target beyond the chunk length, or so few codes that those that always stay are over a quarter.
+    """
+    check_ratio(target_ratio, layout.length)
+    budget = layout.length / target_ratio
+    if 4 * layout.counts[0] > budget:
+        most = layout.length / (4 * layout.counts[0])
+        raise ValueError(
+            f"target_ratio={target_ratio} leaves {budget:g} codes in a chunk of {layout.length}, beside the "
+            f"{layout.counts[0]} of {layout.names[0]} that always stay; allowed: "
+            f"{f'up to {most:g}, or ' if most >= 1 else ''}a deeper level of the transform"
+        )
+    return min(-int(-budget * room // 1), len(layout))
+
+
+def check_ratio(target_ratio: float, longest: float | None = None) -> None:
+    """Raise ``ValueError`` for a target ratio below 1 or beyond the chunk length."""
+    if not 1 <= target_ratio < math.inf or (longest is not None and target_ratio > longest):
+        most = "and above, finite" if longest is None else f"to the chunk length, {longest:g}"
+        raise ValueError(f"target_ratio={target_ratio} is out of range; allowed: 1 {most}")
+
+
+def check_room(room: float) -> float:
+    """Raise ``ValueError`` for less room than the mean budget itself."""
+    if not 1 <= room < math.inf:
+        raise ValueError(f"room={room} is out of range; allowed: 1 and above, finite")
+    return room

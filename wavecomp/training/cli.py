@@ -1,0 +1,233 @@
+"""``wavecomp fit``, ``validate``, ``test`` and ``predict``: Lightning's command line, with a folder per run."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning as L
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from wavecomp.files import CONFIG, read_checkpoint
+from wavecomp.files.recipes import headline, recipe_path, recipes
+from wavecomp.training.callbacks import BytesPerSecond, LastCheckpoint, SafeStop, SaveCodes
+from wavecomp.training.optimisation import CompressionModule
+
+
+def with_recipe_paths(args: list[str]) -> list[str]:
+    """Replace the names of recipes after ``--config`` or ``-c`` by their paths.
+
+    Raises:
+        ValueError: neither a recipe nor a file, or an overlay that lies over nothing.
+    """
+    resolved, paths = [], []
+    for before, arg in zip([None, *args], args):
+        if before in ("--config", "-c") or arg.startswith("--config="):
+            paths.append(recipe_path(arg.removeprefix("--config=")))
+            arg = f"--config={paths[-1]}" if arg.startswith("--config=") else str(paths[-1])
+        resolved.append(arg)
+    if paths and headline(paths[0]).startswith("Overlay"):
+        name = paths[0].stem
+        raise ValueError(f"config {name!r} is an overlay and comes behind a recipe: --config RECIPE --config {name}")
+    return resolved
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in a line; what can be set is in ``--help``."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            super().error(message, ex)  # a parser inside a parser: the outer one speaks
+        raise ValueError(message) from ex
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the resolved config beside the checkpoints of a run, when training starts.
+
+    Without the checkpoint that the run resumed from: who trains from this config starts anew.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **settings: Any) -> None:
+        config = config.clone()
+        config.ckpt_path = None
+        super().__init__(parser, config, **settings)
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class Cli(LightningCLI):
+    """Lightning's command line, with a folder per run and clear errors.
+
+    A run lives in ``default_root_dir/version_N``: config, checkpoints and metrics side by side.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.set_defaults({"trainer.default_root_dir": "runs"})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        settings = self.config[self.config.subcommand]
+        settings.ckpt_path = self._checkpoint(settings.get("ckpt_path"), settings.trainer.default_root_dir)
+        # checkpoints hold tensors and plain values: nothing is unpickled
+        settings.weights_only = True
+        for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
+            # the parser reads a count as a float, which Lightning takes for a share
+            value = settings.trainer[name]
+            if isinstance(value, float) and value > 1 and value.is_integer():
+                settings.trainer[name] = int(value)
+
+    def _checkpoint(self, asked: str | None, root: str) -> str | None:
+        if asked is None:
+            if self.config.subcommand != "fit":
+                raise ValueError(f"{self.config.subcommand} needs --ckpt_path FILE: it measures a trained model")
+            return None
+        path = newest_checkpoint(Path(root)) if asked == "last" else Path(asked)
+        path = path / "last.ckpt" if path.is_dir() else path
+        read_checkpoint(path)
+        return str(path)
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+            if isinstance(self.model, CompressionModule):
+                self.model.check_data(self.datamodule)
+        except TypeError as error:  # arguments that do not go together
+            raise ValueError(str(error)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        root = self._get(self.config_init, "trainer").default_root_dir
+        extra: list[Any] = []
+        if self.subcommand == "fit":
+            logger = CSVLogger(root, name="")
+            kwargs["logger"] = self._loggers(logger)
+            self.last = LastCheckpoint(logger.log_dir)
+            best = ModelCheckpoint(
+                dirpath=logger.log_dir, filename="best", monitor="val/loss", enable_version_counter=False
+            )
+            extra = [BytesPerSecond(), SafeStop(self.last), self.last, best]
+        elif self.subcommand == "predict":
+            extra = [SaveCodes(Path(root) / "codes")]
+        self.trainer_defaults["callbacks"] = extra
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            raise ValueError(f"trainer: {error} `wavecomp doctor` tells what there is to train on") from error
+
+    def _loggers(self, csv: CSVLogger) -> list[Logger]:
+        """CSV always comes first: its folder is the run's. TensorBoard joins where nothing else is asked for."""
+        asked = self._get(self.config_init, "trainer").logger
+        if asked is False:
+            return [csv]
+        if asked is None or asked is True:
+            if not installed("tensorboard"):
+                return [csv]
+            return [csv, TensorBoardLogger(csv.root_dir, name="", version=csv.version, default_hp_metric=False)]
+        return [csv, *(asked if isinstance(asked, list) else [asked])]
+
+    def after_fit(self) -> None:
+        """Save the last step and say what came of it."""
+        path = self.last.save_now(self.trainer)
+        if self.trainer.is_global_zero:
+            print(summary(self.trainer, path))
+
+    def after_predict(self) -> None:
+        """Say where the codes are."""
+        if self.trainer.is_global_zero:
+            print(f"codes are in {Path(self.trainer.default_root_dir) / 'codes'}")
+
+
+def installed(package: str) -> bool:
+    """Whether there is a package, without importing it."""
+    return importlib.util.find_spec(package) is not None
+
+
+def newest_checkpoint(root: Path) -> Path:
+    """The ``last.ckpt`` that was written last below a folder of runs.
+
+    Raises:
+        FileNotFoundError: when there is none.
+    """
+    found = sorted(root.glob("version_*/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(f"ckpt_path=last: no run below {root} has a last.ckpt to resume from")
+    return found[-1]
+
+
+FIGURES = (
+    ("validation bits per byte", "val/bits_per_byte", "{:.3f}"),
+    ("answer bits", "val/answer_bits", "{:.3f}"),
+    ("answer bits, codes hidden", "val/answer_bits_hidden", "{:.3f}"),
+    ("answer accuracy", "val/answer_accuracy", "{:.3f}"),
+    ("validation accuracy", "val/accuracy", "{:.3f}"),
+    ("reconstruction bits", "val/reconstruction_bits", "{:.3f}"),
+    ("context gain (bits per byte)", "val/context_gain", "{:+.3f}"),
+    ("compression ratio", "val/compression_ratio", "{:.2f}"),
+    ("bytes per second", "train/bytes_per_second", "{:,.0f}"),
+)
+
+
+def summary(trainer: L.Trainer, checkpoint: Path) -> str:
+    """What a run reached, where it is, and what to try next."""
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    checkpoint = checkpoint.relative_to(Path.cwd()) if checkpoint.is_relative_to(Path.cwd()) else checkpoint
+    folder = checkpoint.parent
+    rows = [
+        (label, form.format(logged[key])) for label, key, form in FIGURES if not math.isnan(logged.get(key, math.nan))
+    ]
+    rows.append(("checkpoint", str(checkpoint)))
+    lines = [f"  {name:<30}{value}" for name, value in rows]
+    next_steps = [
+        f"  python -c \"import wavecomp as wc; print(wc.load('{checkpoint}'))\"",
+        f"  wavecomp validate --config {folder / CONFIG} --ckpt_path {checkpoint}",
+        f"  wavecomp fit --config {folder / CONFIG} --model.init_args.learning_rate 2e-3",
+        "  wavecomp ls",
+    ]
+    return "\n".join(["", f"Trained {trainer.global_step} steps.", *lines, "Next:", *next_steps])
+
+
+def is_no_tip(record: logging.LogRecord) -> bool:
+    """False for what Lightning says at every run of services that one could use."""
+    return "Tip:" not in record.getMessage()
+
+
+def run(args: list[str]) -> None:
+    """Run a command with what is behind it.
+
+    Raises:
+        ValueError: a recipe, an argument or a part of the model that is not allowed.
+        OSError: a file that is not there.
+    """
+    command, *_ = args = with_recipe_paths(args)
+    if len(args) == 1:
+        raise ValueError(f"{command} needs --config RECIPE; recipes: {', '.join(path.stem for path in recipes())}")
+    # samples are cheap to make; the config lies where the checkpoints go; the last is Lightning's own
+    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*treespec, LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_tip)
+    sys.argv = [sys.argv[0], *args]  # Lightning starts further ranks from it
+    try:
+        Cli(
+            model_class=L.LightningModule,
+            datamodule_class=L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            parser_class=Parser,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+        )
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise SystemExit(130) from None
+        raise

@@ -1,0 +1,24 @@
+"""Whether a batch ended an optimiser's step."""
+
+from __future__ import annotations
+
+import lightning as L
+
+
+class StepWatch:
+    """Tells batches after which the optimiser stepped from those whose gradients only add up.
+
+    The last batch of an epoch ends a step, however few there are to accumulate, so batches cannot be counted.
+    """
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def start(self, trainer: L.Trainer) -> None:
+        """Begin with what was trained before."""
+        self._seen = trainer.global_step
+
+    def stepped(self, trainer: L.Trainer) -> bool:
+        """Whether there was a step since this was asked before; for ``on_train_batch_end``."""
+        before, self._seen = self._seen, trainer.global_step
+        return self._seen != before
