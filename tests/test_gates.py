@@ -167,6 +167,28 @@ def test_a_bank_compiles_without_a_graph_break(make):
     torch.testing.assert_close(compiled(x), bank.synthesis(bank.analysis(x, lengths), lengths), rtol=1e-4, atol=1e-5)
 
 
+@each_transform
+def test_torch_func_and_forward_mode_see_through_a_transform(make):
+    transform = zoo.perturb(make()).double()
+    x, tangent = torch.randn(2, 3, 2, zoo.CHUNK, zoo.DIM, dtype=torch.float64).unbind(0)
+    weight = torch.randn_like(x)
+
+    def there_and_back(x):
+        bands = transform(x)
+        return transform.inverse(bands.replace(values=bands.values.tanh()))
+
+    (gradient,) = torch.autograd.grad((there_and_back(x.requires_grad_()) * weight).sum(), x)
+    x = x.detach()
+    torch.testing.assert_close(torch.func.grad(lambda x: (there_and_back(x) * weight).sum())(x), gradient)
+    _, moved = torch.func.jvp(there_and_back, (x,), (tangent,))
+    torch.testing.assert_close((moved * weight).sum(), (gradient * tangent).sum())
+    with torch.autograd.forward_ad.dual_level():
+        dual = there_and_back(torch.autograd.forward_ad.make_dual(x, tangent))
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, moved)
+    each = torch.func.vmap(lambda row: there_and_back(row[None])[0])(x)
+    torch.testing.assert_close(each, there_and_back(x))
+
+
 @pytest.mark.gpu
 @each_bank
 def test_a_bank_on_the_gpu_equals_the_cpu(make):

@@ -1,4 +1,4 @@
-"""What ``torch.compile`` is told of our functions."""
+"""What ``torch.compile`` and ``torch.func`` are told of our functions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,3 +47,13 @@ def constant_numbers(dtype: torch.dtype) -> Callable[[Callable[..., Tensor]], Ca
         return tensor
 
     return told
+
+
+def plain_operations() -> bool:
+    """Whether those who look at each operation are at work: a compiler, ``torch.func``, or forward-mode derivatives.
+
+    They make nothing of a function with a backward pass of its own, and take the same in plain operations.
+    """
+    return (
+        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    )

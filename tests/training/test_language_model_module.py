@@ -6,8 +6,9 @@ import pytest
 import torch
 import zoo
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
-from wavecomp.training import CopyDataModule, LanguageModelModule
+from wavecomp.training import BytesPerSecond, CopyDataModule, LanguageModelModule
 from wavecomp.training.data import Sample
 from wavecomp.training.data.samples import collate
 
@@ -137,3 +138,14 @@ def test_a_run_without_an_end_is_refused(tmp_path):
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         LanguageModelModule(model=zoo.language_model(), **arguments)
+
+
+def test_any_loader_of_tokens_will_do(tmp_path):
+    loader = DataLoader([{"tokens": torch.randint(256, (40,))} for _ in range(8)], batch_size=4)
+    training = trainer(default_root_dir=tmp_path, callbacks=[BytesPerSecond()])
+    module = LanguageModelModule(model=zoo.language_model())
+    training.fit(module, loader, loader)
+    metrics = training.callback_metrics
+    assert metrics["val/loss"].isfinite() and metrics["train/bytes_per_second"] > 0
+    assert "val/answer_bits" not in metrics
+    assert len(training.predict(module, loader)) == 2

@@ -255,3 +255,23 @@ def test_a_nan_comes_out_where_it_is_read_and_never_as_a_number(name):
     assert not nan[..., 0].any() and torch.equal(nan[0, :, 1], reads)
     transform.backend = "matrix"
     assert transform(x).values[0, reads, 1].isnan().all()
+
+
+@pytest.mark.parametrize("backend", ["cascade", "matrix", "banded"])
+@pytest.mark.parametrize("name", ["db4", "lattice-db4"])
+def test_torch_func_sees_through_every_form(backend, name):
+    transform = perturbed(BANKS[name], 2)
+    transform.backend = backend
+    x, tangent = torch.randn(2, 2, 301, 1, dtype=torch.float64).unbind()
+    parameters = dict(transform.named_parameters())
+    there_and_back = lambda p, x: (  # noqa: E731
+        torch.func.functional_call(transform, p, (x,)).values.tanh().sum() + transform.inverse(transform(x)).sum()
+    )
+    x.requires_grad_()
+    there_and_back(parameters, x).backward()
+    found, of_x = torch.func.grad(there_and_back, argnums=(0, 1))(parameters, x.detach())
+    torch.testing.assert_close(of_x, x.grad)
+    for key, parameter in parameters.items():
+        torch.testing.assert_close(found[key], parameter.grad)
+    _, moved = torch.func.jvp(lambda x: there_and_back(parameters, x), (x.detach(),), (tangent,))
+    torch.testing.assert_close(moved, (x.grad * tangent).sum())

@@ -118,6 +118,6 @@ class PartialSynthesis(NodeCompressor):
         levels = torch.arange(self.transform.level + 1, device=bands.values.device)
         # the values have their gradient through the codes; the factor's is the gate's own
         power = mean_power(bands, bands.layout.row, len(levels)).detach()
-        score = self.gate((power + 1e-6).log().to(self.gate.weight.dtype)).float()
+        score = self.gate((power + 1e-6).log().to(bands.values.dtype)).float()
         # beside the straight line that the controller turns, a parabola, or only the outermost levels could win
         return score + self.controller.log_threshold * levels - 0.5 * levels.square()

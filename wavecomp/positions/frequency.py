@@ -84,7 +84,7 @@ class PositionFrequencyEncoding(_FrequencyGain):
         return torch.cat([chunk, place, octave], dim=-1)
 
     def mark(self, values: Tensor, codes: Codes) -> Tensor:
-        return values + self.project(self.features(codes).to(self.project.weight.dtype))
+        return values + self.project(self.features(codes).to(values.dtype))
 
     @staticmethod
     def _periods(count: int, like: Tensor) -> Tensor:

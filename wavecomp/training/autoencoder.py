@@ -64,5 +64,5 @@ class AutoencoderModule(CompressionModule):
 
     def _read(self, batch: Batch) -> tuple[Codes, Tensor, Tensor]:
         """Codes, the negative log-likelihood of each token, and whether it was the likeliest."""
-        *before, codes = self.model.stages(batch["tokens"], batch["lengths"])
+        *before, codes = self.model.stages(batch["tokens"], batch.get("lengths"))
         return codes, *surprise(self.model.decode(codes, before), batch["tokens"])

@@ -69,5 +69,5 @@ class ClassifierModule(CompressionModule):
 
     def _read(self, batch: LabelledBatch) -> tuple[Codes, Tensor, Tensor]:
         """Codes, the negative log-likelihood of each label, and whether it was the likeliest."""
-        codes = self.model.encode(batch["tokens"], batch["lengths"])
+        codes = self.model.encode(batch["tokens"], batch.get("lengths"))
         return codes, *surprise(self.model.classify(codes), batch["labels"])

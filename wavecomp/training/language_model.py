@@ -105,7 +105,7 @@ class LanguageModelModule(CompressionModule):
         seen = valid & shown
         read = bytes_of(seen, batch.get("bytes")).clamp(min=1)
         figures = {"bits_per_byte": torch.where(seen, nats.detach(), 0).sum() / read / math.log(2)}
-        if batch["answers"] is not None:
+        if batch.get("answers") is not None:
             figures["answer_bits"] = mean_of(nats.detach(), asked & shown) / math.log(2)
             figures["answer_accuracy"] = mean_of(right.float(), asked & shown)
         if read_back is not None:
@@ -125,7 +125,7 @@ class LanguageModelModule(CompressionModule):
         metrics["context_gain"].update(nats, hidden, asked, batch.get("bytes"))
         metrics["compression_ratio"].update(codes)
         names = ["loss", "bits_per_byte", "context_gain", "compression_ratio"]
-        if batch["answers"] is not None:
+        if batch.get("answers") is not None:
             metrics["answer_bits"].update(nats, asked)
             metrics["answer_bits_hidden"].update(hidden, asked)
             metrics["answer_accuracy"].update(right.float(), asked.float())
@@ -142,9 +142,9 @@ class LanguageModelModule(CompressionModule):
         ``(batch, length)`` each.
         """
         if self.reconstruction is None:
-            return self.model.context(batch["tokens"], batch["lengths"]), None
+            return self.model.context(batch["tokens"], batch.get("lengths")), None
         body = self.model.body
-        tokens, lengths = self.model.before_last(batch["tokens"], batch["lengths"])
+        tokens, lengths = self.model.before_last(batch["tokens"], batch.get("lengths"))
         embedded = embed_tokens(self.model.embedding, tokens, lengths)
         stages = body.stages(embedded)
         nats, _ = surprise(self.reconstruction(body.expand(stages[-1], [embedded, *stages[:-1]])), tokens)
@@ -160,7 +160,8 @@ class LanguageModelModule(CompressionModule):
 
     def _read(self, batch: Batch, codes: Codes) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood of each token, and whether it was the likeliest: ``(batch, length)`` each."""
-        return surprise(self.model(batch["tokens"], batch["lengths"], codes=codes), batch["tokens"])
+        return surprise(self.model(batch["tokens"], batch.get("lengths"), codes=codes), batch["tokens"])
 
     def _asked(self, batch: Batch) -> Tensor:
-        return real_places(batch) if batch["answers"] is None else batch["answers"]
+        answers = batch.get("answers")
+        return real_places(batch) if answers is None else answers

@@ -156,7 +156,7 @@ class CompressionModule(L.LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Codes:
         """The codes of a batch."""
-        return self.model.encode(batch["tokens"], batch["lengths"])
+        return self.model.encode(batch["tokens"], batch.get("lengths"))
 
     def configure_optimizers(self) -> Any:
         # zero is no better a place for the angles and taps of filters than another
@@ -210,7 +210,7 @@ def check_share(name: str, share: float) -> None:
 
 def real_places(batch: Batch | LabelledBatch) -> Tensor:
     """``(batch, length)``: which places hold a token."""
-    tokens, lengths = batch["tokens"], batch["lengths"]
+    tokens, lengths = batch["tokens"], batch.get("lengths")
     if lengths is None:
         return torch.ones_like(tokens, dtype=torch.bool)
     return torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]

@@ -267,14 +267,14 @@ class ChunkParallelModule(LanguageModelModule):
             )
 
     def _context(self, batch: Batch) -> tuple[Codes, None]:
-        codes = self.parallel.context(batch["tokens"], batch["lengths"])
+        codes = self.parallel.context(batch["tokens"], batch.get("lengths"))
         return codes.replace(losses={name: self.parallel.ranks * loss for name, loss in codes.losses.items()}), None
 
     def _read(self, batch: Batch, codes: Codes) -> tuple[Tensor, Tensor]:
         """As of the whole: ``ranks`` times what the tokens of this rank have, and 0 elsewhere."""
         tokens = batch["tokens"]
         share = self.parallel.share(tokens.shape[1])
-        logits = self.parallel.logits(tokens, batch["lengths"], codes=codes)
+        logits = self.parallel.logits(tokens, batch.get("lengths"), codes=codes)
         nats, right = surprise(logits, tokens[:, share.first : share.last])
         around = (share.first, tokens.shape[1] - share.last)
         nats, right = (self.parallel.ranks * F.pad(x, around) for x in (nats, right.float()))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from wavecomp.compiling import plain_operations
 from wavecomp.wavelets.tree import Cascade
 
 STRETCH = 32  # outputs of the band at least; half as many or twice as many are slower on two cores
@@ -53,7 +54,7 @@ def analysis(x: Tensor, cascade: Cascade) -> Tensor:
     """
     sizes = [Sizes.of(bank.branches, bank.reach) for bank in cascade.banks]
     matrices = _level_matrices(cascade, x.shape[1], x, inverse=False)
-    if torch.compiler.is_compiling():
+    if plain_operations():
         return analysis_plain(x, sizes, *matrices)
     return _Analysis.apply(x.contiguous(), sizes, *matrices)
 
@@ -63,7 +64,7 @@ def synthesis(values: Tensor, cascade: Cascade, length: int, to_level: int = 0) 
     above = Cascade(cascade.banks[to_level:], [])
     matrices = _level_matrices(cascade, length, values, inverse=True)[to_level:]
     sizes = [Sizes.of(bank.branches, bank.reach) for bank in above.banks]
-    if torch.compiler.is_compiling():
+    if plain_operations():
         return synthesis_plain(values, sizes, *matrices)
     return _Synthesis.apply(values.contiguous(), sizes, *matrices)
 

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wavecomp.compiling import plain_operations
+
 Ints = tuple[int, ...]
 Tensors = Sequence[Tensor]
 TRITON = importlib.util.find_spec("triton") is not None
@@ -47,6 +49,8 @@ def cascade(x: Tensor, matrices: Tensors, reach: Sequence[int], branches: Sequen
     if not available(x):
         raise ValueError(f"cascade: x is on {x.device}; allowed: CUDA, with triton installed")
     _check(x, matrices, reach, branches)
+    if plain_operations() and not torch.compiler.is_compiling():  # which has no need to see into a kernel
+        return cascade_plain(x, matrices, reach, branches)
     return _Cascade.apply(x.contiguous(), tuple(reach), tuple(branches), *matrices)
 
 

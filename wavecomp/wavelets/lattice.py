@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from wavecomp.compiling import plain_operations
 from wavecomp.wavelets.filter_bank import FilterBank, check_heads, interleave, zero_behind
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 
@@ -138,7 +139,7 @@ def _following(layers: Layers, ones: Tensor, paired: Tensor, leads: Tensor) -> L
 
 def _reflect(x: Tensor, layers: Layers) -> Tensor:
     """Layer after layer on ``(rows, length, heads, channels)``."""
-    if torch.compiler.is_compiling():
+    if plain_operations():
         return _reflect_plain(x, *layers)
     return _Reflections.apply(x, *layers)
 

@@ -36,7 +36,8 @@ class BytesPerSecond(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        count = batch["tokens"].numel() if batch["lengths"] is None else batch["lengths"].sum()
+        lengths = batch.get("lengths")
+        count = batch["tokens"].numel() if lengths is None else lengths.sum()
         if batch.get("bytes") is not None:
             count = batch["bytes"].sum()
         now = time.perf_counter()

@@ -15,14 +15,15 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 class Batch(TypedDict):
     """What a language-model step takes.
 
-    ``tokens (batch, length)`` int64; ``lengths (batch,)``, or ``None`` where all rows are whole; ``answers (batch,
-    length)`` marks the tokens that a task asks for, or ``None`` for plain text; ``bytes (batch, length)`` int64 says
-    how many bytes of the text each token stands for, and is absent where every token is a byte.
+    ``tokens (batch, length)`` int64; ``lengths (batch,)``, ``None`` or absent where all rows are whole; ``answers
+    (batch, length)`` marks the tokens that a task asks for, ``None`` or absent for plain text; ``bytes (batch,
+    length)`` int64 says how many bytes of the text each token stands for, and is absent where every token is a byte.
+    Any loader will do that gives such a dict: ``{"tokens": ...}`` is one.
     """
 
     tokens: Tensor
-    lengths: Tensor | None
-    answers: Tensor | None
+    lengths: NotRequired[Tensor | None]
+    answers: NotRequired[Tensor | None]
     bytes: NotRequired[Tensor]
 
 
@@ -30,7 +31,7 @@ class LabelledBatch(TypedDict):
     """What a classifier's step takes: ``tokens`` and ``lengths`` as in :class:`Batch`, ``labels (batch,)`` int64."""
 
     tokens: Tensor
-    lengths: Tensor | None
+    lengths: NotRequired[Tensor | None]
     labels: Tensor
 
 
