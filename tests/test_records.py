@@ -49,3 +49,11 @@ def test_records_are_frozen_and_checked():
     chunks = codes().cut(2)
     with pytest.raises(ValueError, match=r"Chunks: end has shape \(2, 2\), expected \(2, 3\)"):
         chunks.replace(end=torch.zeros(2, 2))
+
+
+def test_a_record_tells_shapes_and_not_thousands_of_numbers():
+    told = repr(codes().replace(statistics={"kept": torch.zeros(2, 1)}))
+    assert told.startswith("Codes(values=float32(2, 5, 3), mask=bool(2, 5), position=") and "\n" not in told
+    assert "statistics={'kept': float32(2, 1)}" in told
+    assert "values=float32(2, 5, 3) on meta" in repr(codes().to("meta"))
+    assert "names=('cA1', 'cD1')" in repr(wc.DWT1d("haar", level=1).layout(4))

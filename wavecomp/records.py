@@ -18,7 +18,7 @@ def record(cls: type[T]) -> type[T]:
 
     Fields named in ``cls.static`` are part of the tree's structure, not leaves.
     """
-    cls = dataclass(frozen=True, eq=False)(cls)
+    cls = dataclass(frozen=True, eq=False, repr=False)(cls)
     leaves = [f.name for f in fields(cls) if f.name not in cls.static]  # type: ignore[arg-type]
 
     def flatten(value: T) -> tuple[list[Any], tuple[Any, ...]]:
@@ -54,6 +54,11 @@ class Record:
     static: ClassVar[tuple[str, ...]] = ()
     measures: ClassVar[tuple[str, ...]] = ()
 
+    def __repr__(self) -> str:
+        """Each field, and of tensors the shapes: thousands of numbers tell nobody anything."""
+        told = (f"{field.name}={_told(getattr(self, field.name))}" for field in fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(told)})"
+
     def to(self: T, *args: Any, **kwargs: Any) -> T:
         """Move or cast like ``Tensor.to``; a dtype reaches fields in floating point, but for measures."""
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
@@ -76,6 +81,15 @@ class Record:
     def replace(self: T, **changes: Any) -> T:
         """A copy with some fields changed, checked like any other."""
         return replace(self, **changes)  # type: ignore[type-var]
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_told(item)}' for key, item in value.items())}}}"
+    if not isinstance(value, torch.Tensor):
+        return repr(value)
+    where = "" if value.device.type == "cpu" else f" on {value.device}"
+    return f"{str(value.dtype).removeprefix('torch.')}{tuple(value.shape)}{where}"
 
 
 def check_lengths(owner: str, lengths: torch.Tensor, shape: tuple[int, ...], longest: int) -> None:

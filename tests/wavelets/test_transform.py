@@ -172,6 +172,7 @@ def test_a_missing_band_counts_as_zeros():
         (lambda: dwt(torch.randn(8, 1), "haar", mode="mirror"), ValueError, "mode='mirror' is unknown; allowed"),
         (lambda: dwt(torch.randn(8, 1), "haar", axis=2), ValueError, r"axis=2 does not exist .* \(8, 1\)"),
         (lambda: dwt(torch.arange(8)[:, None], "haar"), TypeError, "int64; allowed: floating point"),
+        (lambda: dwt([1.0, 2.0], "haar"), TypeError, "data is of list; allowed: torch.Tensor"),
         (lambda: dwt(torch.randn(0, 1), "haar"), ValueError, "empty along axis=-2"),
         (lambda: dwt(torch.randn(1, 1), "haar", mode="reflect"), ValueError, "length 1 has nothing to reflect"),
         (lambda: idwt(*dwt(torch.randn(8, 1), "haar"), "haar", length=6), ValueError, "length=6 .* allowed: 7 or 8"),

@@ -237,6 +237,8 @@ def dwt_max_level(data_len: int, wavelet: Wavelet) -> int:
 
 
 def check_data(data: Tensor, axis: int) -> int:
+    if not isinstance(data, Tensor):
+        raise TypeError(f"data is of {type(data).__name__}; allowed: torch.Tensor")
     if not data.is_floating_point():
         raise TypeError(f"data has dtype {data.dtype}; allowed: floating point")
     if not -data.ndim <= axis < data.ndim:
