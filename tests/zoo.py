@@ -111,7 +111,7 @@ def wavelet_compressor(pruner=None, *, wavelet="haar", transform=None, width=Non
     return wc.WaveletCompressor(
         transform=transform,
         pruner=pruner,
-        band_weight=wc.BandWeight(level=level, content=True),
+        band_weight=wc.BandWeight(bands=transform.bands, content=True),
         detail_channel=detail,
         encoding=wc.PositionFrequencyEncoding(DIM),
     )
@@ -131,7 +131,7 @@ def partial():
     compressor = wc.PartialSynthesis(
         transform=wc.DWT1d("haar", level=3),
         target_ratio=RATIO,
-        band_weight=wc.BandWeight(level=3),
+        band_weight=wc.BandWeight(bands=4),
         detail_channel=wc.DetailChannel(dim=DIM, level=3, width=8),
         encoding=wc.PositionFrequencyEncoding(DIM),
     )

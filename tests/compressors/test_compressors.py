@@ -306,13 +306,27 @@ def test_random_k_draws_another_set_in_every_chunk_and_the_same_again():
 
 def test_band_weights_start_at_one_and_follow_the_content():
     bands = wc.DWT1d("haar", level=2)(torch.randn(2, 3, 16, 8))
-    weight = wc.BandWeight(level=2, content=True)
+    weight = wc.BandWeight(bands=3, content=True)
     torch.testing.assert_close(weight.gains(bands), torch.ones(2, 3, 16))
     torch.nn.init.normal_(weight.content.weight)
     gains = weight.gains(bands)
     assert gains.std() > 0.05
     for start, stop in ((0, 4), (4, 8), (8, 16)):  # one gain for all of a band
         assert (gains[..., start:stop] == gains[..., start : start + 1]).all()
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in zoo.every_transform()])
+def test_every_band_of_a_transform_has_a_gain_of_its_own(make):
+    transform = make()
+    bands = transform(torch.randn(8, 4, 2 * zoo.CHUNK, zoo.DIM))
+    weight = wc.BandWeight(bands=transform.bands)
+    gains = torch.rand(transform.bands).exp()
+    with torch.no_grad():
+        weight.bias.copy_((gains * math.log(2)).expm1().log())  # softplus, the other way
+    band = bands.layout.band.expand(8, 4, -1)
+    torch.testing.assert_close(weight(bands).values, bands.values * gains[band][..., None])
+    names = bands.layout.names
+    assert len(names) == transform.bands and len(set(names)) == len(names) and int(band.max()) < transform.bands
 
 
 def test_partial_synthesis_gives_the_approximation_of_the_level_that_it_picks():
@@ -400,15 +414,15 @@ def test_statistics_and_losses_ride_along():
         (lambda: wc.ElasticRatio(least=4, most=2), "least=4, most=2; allowed: 1 <= least < most"),
         (lambda: wc.ElasticRatio(least=4, most=8, ratio=2), "ratio=2 is out of range; allowed: 4 to 8"),
         (lambda: wc.GlobalTopK(target_ratio=0), "target_ratio=0 is out of range"),
-        (lambda: wc.BandWeight(level=0), "level=0 is too small"),
+        (lambda: wc.BandWeight(bands=0), "bands=0 is too small"),
         *(
-            (make, "band_weight has level=2; allowed: that of the transform, 4")
+            (make, "band_weight has bands=3; allowed: those of the transform, 5")
             for make in (
                 lambda: wc.PartialSynthesis(
-                    transform=wc.DWT1d("haar", level=4), target_ratio=4, band_weight=wc.BandWeight(level=2)
+                    transform=wc.DWT1d("haar", level=4), target_ratio=4, band_weight=wc.BandWeight(bands=3)
                 ),
                 lambda: wc.WaveletCompressor(
-                    transform=wc.DWT1d("haar", level=4), pruner=wc.TopK(4), band_weight=wc.BandWeight(level=2)
+                    transform=wc.DWT1d("haar", level=4), pruner=wc.TopK(4), band_weight=wc.BandWeight(bands=3)
                 ),
             )
         ),

@@ -10,11 +10,9 @@ import wavecomp as wc
 
 def learned(pruner):
     """A wavelet compressor of which everything learns."""
-    return wc.WaveletCompressor(
-        transform=wc.DWT1d(wc.OrthogonalFilterBank("db2"), level=2 if isinstance(pruner, wc.KeepLowpass) else 4),
-        pruner=pruner,
-        band_weight=wc.BandWeight(level=4, content=True),
-    )
+    transform = wc.DWT1d(wc.OrthogonalFilterBank("db2"), level=2 if isinstance(pruner, wc.KeepLowpass) else 4)
+    band_weight = wc.BandWeight(bands=transform.bands, content=True)
+    return wc.WaveletCompressor(transform=transform, pruner=pruner, band_weight=band_weight)
 
 
 def leaves(**kwargs):

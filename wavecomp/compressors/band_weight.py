@@ -12,49 +12,49 @@ from wavecomp.bands import Bands
 from wavecomp.compressors.selection import mean_power
 from wavecomp.modules import Module
 from wavecomp.wavelets import ChunkTransform
-from wavecomp.wavelets.chunk_transform import check_level
 
 
 class BandWeight(Module):
-    """Learnable gains per level, from the bands' content where asked: Bands to Bands.
+    """A learnable gain for each band, from the bands' content where asked: Bands to Bands.
 
     The gain of a band is ``softplus(bias + content) / softplus(0)``, 1 at the start; the content is a linear map of the
-    logarithms of the chunk's loudness in each level. :meth:`Compressor.expand` does not undo them.
+    logarithms of the chunk's loudness in each band. :meth:`Compressor.expand` does not undo them.
 
     Args:
-        level: the deepest level of the transform.
+        bands: how many the transform has, :attr:`ChunkTransform.bands`; ``level + 1`` of a :class:`DWT1d` that halves.
         content: whether gains depend on the chunk.
 
     Raises:
-        ValueError: a level below 1.
+        ValueError: less than one band.
 
     Example:
-        >>> bands = wc.DWT1d("haar", level=2)(torch.randn(1, 3, 16, 8))
-        >>> torch.equal(BandWeight(level=2)(bands).values, bands.values)
+        >>> transform = wc.DWT1d("haar", level=2)
+        >>> bands = transform(torch.randn(1, 3, 16, 8))
+        >>> torch.equal(BandWeight(bands=transform.bands)(bands).values, bands.values)
         True
     """
 
-    def __init__(self, *, level: int, content: bool = False) -> None:
+    def __init__(self, *, bands: int, content: bool = False) -> None:
         super().__init__()
-        check_level(level)
-        self.level = level
-        # the approximation has a gain of its own, at 0
-        self.bias = nn.Parameter(torch.zeros(level + 1))
-        self.content = nn.Linear(level + 1, level + 1, bias=False) if content else None
+        if bands < 1:
+            raise ValueError(f"bands={bands} is too small; allowed: 1 and above")
+        self.bands = bands
+        self.bias = nn.Parameter(torch.zeros(bands))
+        self.content = nn.Linear(bands, bands, bias=False) if content else None
         if self.content is not None:
             nn.init.zeros_(self.content.weight)
 
     def gains(self, bands: Bands) -> Tensor:
         """``(batch, chunks, coefficients)`` or a shape that broadcasts to it."""
-        row = bands.layout.row
+        band = bands.layout.band
         score = self.bias
         if self.content is not None:
-            power = mean_power(bands, row, self.level + 1)
+            power = mean_power(bands, band, self.bands)
             score = score + self.content((power + 1e-6).log().to(self.bias.dtype))
         gain = F.softplus(score) / F.softplus(torch.zeros_like(self.bias))
         if gain.ndim == 1:
-            return gain[row]
-        return gain.gather(-1, row.expand(*gain.shape[:-1], row.shape[-1]))
+            return gain[band]
+        return gain.gather(-1, band.expand(*gain.shape[:-1], band.shape[-1]))
 
     def forward(self, bands: Bands) -> Bands:
         gains = self.gains(bands)[..., None].to(bands.values.dtype)
@@ -65,8 +65,8 @@ class BandWeight(Module):
 
 
 def check_band_weight(band_weight: nn.Module | None, transform: ChunkTransform) -> None:
-    """Raise ``ValueError`` for gains of fewer levels than a transform has."""
-    if isinstance(band_weight, BandWeight) and band_weight.level < transform.level:
+    """Raise ``ValueError`` for gains of other bands than those of a transform."""
+    if isinstance(band_weight, BandWeight) and band_weight.bands != transform.bands:
         raise ValueError(
-            f"band_weight has level={band_weight.level}; allowed: that of the transform, {transform.level}"
+            f"band_weight has bands={band_weight.bands}; allowed: those of the transform, {transform.bands}"
         )

@@ -67,7 +67,8 @@ class ElasticRatio(Pruner):
     """A low-pass filter whose rate is drawn anew at every training step: any coarse-to-fine prefix becomes a code.
 
     Ratios are drawn evenly in their logarithm. In use the ratio is what :attr:`ratio` says, and may be changed from
-    call to call without training again; of each chunk it leaves the nearest whole number of codes.
+    call to call without training again; of each chunk it leaves the nearest whole number of codes. A model that is
+    saved begins with the one that it was built with.
 
     Args:
         least, most: tokens per code, the ratios to train for.

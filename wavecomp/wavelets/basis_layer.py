@@ -150,6 +150,10 @@ class BestBasis1d(WaveletPackets1d):
 
         return self._kept(("synthesis", chunk_length, to_level), like, build)
 
+    @property
+    def bands(self) -> int:
+        return sum(map(len, self._paths[1:]))  # a chunk may choose nodes of any level
+
     def layout(self, chunk_length: int, device: torch.device | str | None = None) -> BandLayout:
         """What each coefficient is where the whole tree is split down to ``level``, as it is in a silent chunk.
 

@@ -62,6 +62,11 @@ class ChunkTransform(Module):
         """Synthesis: ``(..., chunk_length, dim)``, zero behind each chunk's length."""
         raise NotImplementedError
 
+    @property
+    def bands(self) -> int:
+        """How many bands it has, whatever the chunk length: each coefficient's ``band`` is below it."""
+        raise NotImplementedError
+
     def layout(self, chunk_length: int, device: torch.device | str | None = None) -> BandLayout:
         """What each coefficient of a chunk of this length is, on the CPU unless said.
 

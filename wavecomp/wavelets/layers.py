@@ -100,6 +100,10 @@ class DWT1d(ChunkTransform):
         """Whether the transform is a matrix; one that is not runs step by step."""
         return all(bank.linear for bank in self._cascade.banks)
 
+    @property
+    def bands(self) -> int:
+        return len(self._cascade.leaves)
+
     def check_length(self, chunk_length: int) -> None:
         """Raise ``ValueError`` when chunks of this length cannot be split ``level`` times."""
         most = max((depth for depth, rate in enumerate(self.rates) if rate <= chunk_length), default=0)

@@ -107,6 +107,10 @@ class DWT2d(ChunkTransform):
             low, count = self._channels.synthesise(step, halves, None, None).transpose(1, 2), finer
         return low.reshape(*shape, *low.shape[1:])
 
+    @property
+    def bands(self) -> int:
+        return 2 * self.level + 1
+
     def layout(self, chunk_length: int, device: torch.device | str | None = None) -> BandLayout:
         """What each coefficient of a chunk of this length is; positions are means over those side by side."""
         most = max(chunk_length, 1).bit_length() - 1
