@@ -13,11 +13,9 @@ from wavecomp.wavelets.tree import Cascade
 
 
 def public(base):
-    return {
-        value
-        for name in wc.__all__
-        if inspect.isclass(value := getattr(wc, name)) and issubclass(value, base) and value is not base
-    }
+    rooms = (wc, wc.wavelets, wc.positions, wc.compressors, wc.networks)
+    values = [getattr(room, name) for room in rooms for name in room.__all__]
+    return {value for value in values if inspect.isclass(value) and issubclass(value, base) and value is not base}
 
 
 @pytest.mark.parametrize(
@@ -437,6 +435,42 @@ def test_compressor_parameters_get_gradients(make):
     for name, parameter in compressor.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.any(), name
+
+
+@each_compressor
+@pytest.mark.parametrize("length, lengths", [(0, None), (1, None), (5, [1, 1]), (20, [0, 0]), (20, [20, 0])])
+def test_rows_too_short_to_say_anything_leave_finite_losses_and_gradients(make, length, lengths):
+    compressor = zoo.perturb(make())
+    given = chunks(length=length, lengths=None if lengths is None else torch.tensor(lengths))
+    values = given.values.clone().requires_grad_()
+    codes = compressor(given.replace(values=values))
+    back = compressor.expand(codes, given)
+    loss = codes.values.square().sum() + back.sum() + sum(codes.losses.values())
+    found = [loss, *codes.statistics.values()]
+    if loss.requires_grad:
+        loss.backward()
+        found += [p.grad for p in (values, *compressor.parameters()) if p.grad is not None]
+    assert all(torch.isfinite(x).all() for x in found)
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in zoo.causal_compressors()])
+def test_chunks_of_a_first_stage_may_all_be_short(make):
+    compressor = zoo.perturb(make()).eval()
+    values = torch.randn(2, 8, zoo.CHUNK, zoo.DIM)
+    values[:, ::2] = values[:, ::2, :1]  # every other chunk says one thing, and has few codes
+    first = zoo.leaves()(wc.Codes.from_tokens(values.flatten(1, 2)).cut(zoo.CHUNK))
+    whole = first.cut(zoo.CHUNK)
+    assert whole.ragged and (whole.lengths < zoo.CHUNK).sum() > 4
+    codes = compressor(whole)
+    back = compressor.expand(codes, whole)
+    slots = compressor.capacity(zoo.CHUNK)
+    for chunk in range(whole.lengths.shape[1]):
+        alone = first.part(chunk * zoo.CHUNK, (chunk + 1) * zoo.CHUNK).cut(zoo.CHUNK)
+        mine = compressor(alone)
+        own = slice(chunk * slots, (chunk + 1) * slots)
+        assert torch.equal(codes.mask[:, own], mine.mask)
+        torch.testing.assert_close(codes.values[:, own][mine.mask], mine.values[mine.mask], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(back[:, chunk], compressor.expand(mine, alone)[:, 0], rtol=1e-4, atol=1e-5)
 
 
 def coded(compressor, lengths=None, **given):

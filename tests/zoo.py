@@ -234,6 +234,7 @@ def some_compressors():
         make = makers["lattice"]
         yield f"WaveletCompressor-{kind.__name__}", lambda make=make: wavelet_compressor(transform=make(2))
     yield "WaveletCompressor-narrow-channel", lambda: wavelet_compressor(width=4)
+    yield "WaveletCompressor-priced", lambda: wavelet_compressor(wc.Shrinkage(target_ratio=RATIO, price=0.1))
     yield "WaveletCompressor-neural", lambda: wavelet_compressor(transform=TRANSFORMS[wc.DWT1d]["neural"](2))
 
 

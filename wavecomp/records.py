@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, ClassVar, TypeVar, dataclass_transform
@@ -90,6 +91,14 @@ def _told(value: Any) -> str:
         return repr(value)
     where = "" if value.device.type == "cpu" else f" on {value.device}"
     return f"{str(value.dtype).removeprefix('torch.')}{tuple(value.shape)}{where}"
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise ``TypeError`` or ``ValueError`` unless ``value`` is a whole number, 1 and above."""
+    if not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; allowed: int")
+    if value < 1:
+        raise ValueError(f"{name}={value} is too small; allowed: 1 and above")
 
 
 def check_lengths(owner: str, lengths: torch.Tensor, shape: tuple[int, ...], longest: int) -> None:

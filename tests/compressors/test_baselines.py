@@ -512,7 +512,10 @@ def test_no_codes_are_seen_by_nobody():
         ),
         (lambda: LatentQueriesCompressor(dim=DIM, heads=0, count=1), "heads=0 does not go with dim=16"),
         (lambda: SurprisalDropCompressor(dim=DIM, count=1, window=0), "window=0 is too small; allowed: 1 and above"),
-        (lambda: SurprisalDropCompressor(dim=DIM, count=1, weight=-1), "weight=-1 is negative; allowed: 0 and above"),
+        (
+            lambda: SurprisalDropCompressor(dim=DIM, count=1, weight=-1),
+            "weight=-1 is out of range; allowed: 0 and above, finite",
+        ),
         (
             lambda: SparseRecovery(transform=wc.DWT1d("haar", level=2), iterations=0),
             "iterations=0 is too small; allowed: 1 and above",

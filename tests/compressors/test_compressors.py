@@ -52,6 +52,22 @@ def test_the_detail_channel_hands_what_is_pruned_to_the_nearest_code():
     torch.testing.assert_close(channel.messages(bands, kept)[..., 2:4, :], fine.sum(-2))
     kept[..., 2:4] = False  # and is nobody's: what lies above goes on
     torch.testing.assert_close(channel.messages(bands, kept)[..., :2, :], coarse + fine.sum(-2))
+    weights = kept.double()
+    weights[..., 2:4], weights[..., 5] = 0.25, 0.5  # by weights: of each its part, and the rest goes on
+    bands = bands.replace(values=bands.values.double())
+    messages = channel.double().messages(bands, weights)
+    left = 0.5 * torch.stack([d1[..., ::2, :] @ left, d1[..., 1::2, :] @ right], dim=-2).double()
+    left[..., 0, 1, :] *= 0.5
+    torch.testing.assert_close(messages[..., 2:4, :], left.sum(-2), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(messages[..., :2, :], 0.75 * (coarse.double() + left.sum(-2)), rtol=1e-5, atol=1e-6)
+
+
+def test_the_detail_channel_hands_all_under_a_node_to_it():
+    bands = wc.DWT1d("haar", level=2)(torch.randn(1, 2, 8, 8))
+    channel = wc.DetailChannel(dim=8, level=2, weights=[0.5, 2.0], scale=1.0)
+    d2, d1 = bands.values[..., 2:4, :], bands.values[..., 4:8, :]
+    top, left, right = channel.take
+    coarse = 2 * d2 @ top
     twos, ones, tokens = channel.under_nodes(bands)
     assert tokens.shape == (1, 2, 8, 8) and not tokens.any()
     torch.testing.assert_close(ones, 0.5 * d1 @ top)
@@ -367,7 +383,7 @@ def test_statistics_and_losses_ride_along():
         (lambda: wc.MeanPoolCompressor(count=0), "count=0 is too small"),
         (lambda: wc.MeanPoolCompressor(count=9).capacity(8), "count=9 asks for more codes than the 8 tokens"),
         (lambda: wc.DetailChannel(dim=4, level=0), "level=0 is too small"),
-        (lambda: wc.DetailChannel(dim=4, level=1, scale=-1), "scale=-1 is negative"),
+        (lambda: wc.DetailChannel(dim=4, level=1, scale=-1), "scale=-1 is out of range"),
         (lambda: wc.DetailChannel(dim=4, level=1, width=-1), "width=-1 is negative"),
         (lambda: wc.DetailChannel(dim=4, level=2, weights=[1]), r"weights=\[1\] of level=2; allowed: one per level"),
         (
@@ -440,6 +456,33 @@ def test_statistics_and_losses_ride_along():
         ),
         (lambda: wc.calibrate(torch.nn.Linear(1, 1), [torch.ones(1)]), "model holds 0 ratio controllers; allowed: 1"),
         (lambda: wc.calibrate(wc.Shrinkage(target_ratio=2), []), "data is empty"),
+        *(
+            (
+                lambda tolerance=tolerance: wc.calibrate(wc.Shrinkage(target_ratio=2), [1], tolerance=tolerance),
+                "tolerance=",
+            )
+            for tolerance in (0, -1, math.nan)
+        ),
+        (
+            lambda: wc.PartialSynthesis(transform=wc.DWT1d("haar", level=4), target_ratio=3, room=1.2).capacity(64),
+            r"room=1.2 has place for 16 codes .*, less than the 21.3333 that target_ratio=3 asks for; allowed: 1.5 and",
+        ),
+        (
+            lambda: wc.BandDrop(target_ratio=3, room=1.2).capacity(wc.DWT1d("haar", level=4).layout(64)),
+            r"room=1.2 has place for 16 codes of whole bands .* target_ratio=3 asks for; allowed: 1.5 and above",
+        ),
+        (lambda: wc.DetailChannel(dim=4, level=2, weights=[math.nan, 1]), r"weights=\[nan, 1\] of level=2"),
+        (lambda: wc.DetailChannel(dim=4, level=2, scale=math.nan), "scale=nan is out of range"),
+        (lambda: wc.HardConcrete(dim=0, target_ratio=2), "dim=0 is too small"),
+        (lambda: wc.SurprisalDropCompressor(dim=4, count=1, weight=math.inf), "weight=inf is out of range"),
+        (
+            lambda: wc.RandomMeasurementCompressor(
+                count=2,
+                recovery=wc.SparseRecovery(transform=wc.DWT1d("haar", level=2)),
+                encoding=wc.PositionFrequencyEncoding(8),
+            ),
+            "encoding goes with no recovery",
+        ),
         (
             lambda: wc.calibrate(zoo.language_model(zoo.leaves()), [torch.zeros(1, 0, dtype=torch.int64)]),
             "data holds no tokens",
@@ -465,6 +508,20 @@ def test_bad_input_is_named(call, message):
         call()
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: wc.KeepLowpass(2.5),
+        lambda: wc.MeanPoolCompressor(count=2.5),
+        lambda: wc.BandWeight(bands=2.5),
+        lambda: wc.DetailChannel(dim=4, level=2.5),
+    ],
+)
+def test_what_is_counted_is_a_whole_number(call):
+    with pytest.raises(TypeError, match=r"(count|bands|level)=2.5 is a float; allowed: int"):
+        call()
+
+
 class Demand(torch.nn.Module):
     """Codes of so many tokens, as a function of the threshold alone."""
 
@@ -486,6 +543,45 @@ def test_calibration_takes_few_passes(slope, start):
     assert model.passes <= 8
 
 
+@pytest.mark.parametrize("kind", [wc.Shrinkage, wc.BandDrop])
+def test_codes_do_not_jump_where_a_detail_falls_to_the_threshold(kind):
+    pruner = kind(target_ratio=4, room=4)  # for all: what finds no room leaves at once
+    compressor = wc.WaveletCompressor(
+        transform=wc.DWT1d("haar", level=4),
+        pruner=pruner,
+        detail_channel=wc.DetailChannel(dim=8, level=4, scale=1.0),
+    ).double()
+    torch.manual_seed(1)
+    x = wc.Codes.from_tokens(torch.randn(1, 16, 8, dtype=torch.float64)).cut(16)
+    steps = torch.linspace(0.3, 3, 2001, dtype=torch.float64)
+
+    def approximation(threshold):
+        pruner.controller.set_threshold(float(threshold))
+        codes = compressor(x)
+        return codes.values[0, 0], int(codes.mask.sum())
+
+    found = [approximation(threshold) for threshold in steps]
+    values, counts = torch.stack([value for value, _ in found]), [count for _, count in found]
+    assert len(set(counts)) > 3
+    # a detail that came all at once would move it by its own size, about 1
+    assert (values[1:] - values[:-1]).norm(dim=-1).max() < 0.05
+
+
+def test_energies_are_those_of_the_text_whatever_the_bands_weigh():
+    x = wc.Codes.from_tokens(torch.randn(2, 32, zoo.DIM)).cut(zoo.CHUNK)
+    for make in (zoo.wavelet_compressor, zoo.partial):
+        compressor = make()
+        before = compressor(x).statistics["band_energy"]
+        torch.nn.init.constant_(compressor.band_weight.bias, 2.0)
+        torch.testing.assert_close(compressor(x).statistics["band_energy"], before)
+
+
+def test_of_equal_coefficients_the_first_stay():
+    bands = wc.DWT1d("haar", level=4)(torch.ones(1, 2, 64, 4))
+    kept = wc.TopK(16)(bands)
+    assert kept.index[kept.mask].view(2, -1).tolist() == [list(range(16))] * 2
+
+
 def test_where_the_ratio_jumps_calibration_ends_on_the_better_side():
     model = Demand(lambda x: 11_000 if x < 0.123 else 4_000)
     with pytest.warns(UserWarning, match="the target ratio of 8 is out of reach on this data: it came to 7.27"):
@@ -495,7 +591,9 @@ def test_where_the_ratio_jumps_calibration_ends_on_the_better_side():
 
 def test_a_ratio_out_of_reach_ends_calibration_too():
     model = Demand(lambda x: 5_000)
-    with pytest.warns(UserWarning, match="the target ratio of 8 is out of reach on this data: it came to 16.00"):
+    with pytest.warns(
+        UserWarning, match="the target ratio of 8 is out of reach on this data: it came to 16, 100.0% off"
+    ):
         assert wc.calibrate(model, [torch.zeros(1)]) == 16 and model.passes < 12
     assert float(model.controller.log_threshold) == 0  # where it was
 

@@ -229,6 +229,14 @@ def test_a_model_refuses_what_is_not_causal():
     compressor.pruner = wc.GlobalTopK(target_ratio=4)  # put there later, it is asked all the same
     with pytest.raises(ValueError, match="holds a GlobalTopK, which is not causal"):
         zoo.language_model(compressor)
+    for make in (wc.MeanPoolCompressor, wc.DCTCompressor):  # marks that are made by looking at all codes
+        looking = wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1, window=None, causal=False)
+        with pytest.raises(ValueError, match="holds a ReduceNetwork, which is not causal"):
+            zoo.language_model(make(count=zoo.COUNT, encoding=looking))
+    compressor = zoo.wavelet_compressor()
+    compressor.band_weight.causal = False
+    with pytest.raises(ValueError, match="holds a BandWeight, which is not causal"):
+        zoo.language_model(compressor)
     with pytest.raises(ValueError, match="holds a ReduceNetwork, which is not causal"):
         wc.ChunkReduceLM(
             embedding=nn.Embedding(4, zoo.DIM),

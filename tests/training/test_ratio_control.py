@@ -151,6 +151,16 @@ def test_in_evaluation_the_threshold_neither_lags_nor_jitters(drift):
     assert found.mean().abs() < 0.0067 and found.std() < 0.0067
 
 
+def test_a_step_without_tokens_or_codes_moves_nothing():
+    controller = wc.RatioController(target_ratio=8.0)
+    controller.update(tokens=torch.tensor(800), codes=torch.tensor(400))
+    before = {name: value.clone() for name, value in controller.state_dict().items()}
+    for tokens, codes in ((0, 0), (800, 0)):
+        controller.update(tokens=torch.tensor(tokens), codes=torch.tensor(codes))
+    assert before["momentum"] != 0
+    assert all(torch.equal(value, before[name]) for name, value in controller.state_dict().items())
+
+
 def test_a_threshold_that_is_set_is_the_one_in_evaluation():
     controller = wc.RatioController(target_ratio=8.0).eval()
     controller.set_threshold(0.3)

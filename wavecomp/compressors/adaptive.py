@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -100,7 +101,7 @@ class Shrinkage(AdaptivePruner):
         """
         details = bands.mask & ~bands.layout.always
         mean = (loudness * details).sum() / details.sum().clamp(min=1)
-        following = self.controller.threshold * mean / mean.detach()
+        following = self.controller.threshold * mean / mean.detach().clamp(min=1e-12)
         weight = self.shrink(loudness, following, bands.layout.level)
         return (weight * details).sum() / bands.lengths.sum().clamp(min=1)
 
@@ -167,6 +168,20 @@ class BandDrop(AdaptivePruner):
     def __init__(self, *, target_ratio: float, room: float = 3.0, start: float = 1.0) -> None:
         super().__init__(target_ratio=target_ratio, room=room, start=start)
         self.shrink = GroupThreshold()
+
+    def capacity(self, layout: BandLayout) -> int:
+        capacity, budget = super().capacity(layout), layout.length / self.controller.target_ratio
+        # of bands that all ask those stay that fit, coarse to fine
+        whole = [count for count in itertools.accumulate(layout.counts) if count <= len(layout)]
+        filled = max(count for count in whole if count <= capacity)
+        if filled < budget:
+            least = min(count for count in whole if count >= budget) / budget
+            raise ValueError(
+                f"room={self.room} has place for {filled} codes of whole bands in a chunk of {layout.length}, less "
+                f"than the {budget:g} that target_ratio={self.controller.target_ratio} asks for; allowed: {least:.3g} "
+                "and above"
+            )
+        return capacity
 
     def forward(self, bands: Bands) -> Kept:
         layout = bands.layout

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from wavecomp.bands import Bands
 from wavecomp.compressors.selection import mean_power
 from wavecomp.modules import Module
+from wavecomp.records import check_count
 from wavecomp.wavelets import ChunkTransform
 
 
@@ -36,8 +37,7 @@ class BandWeight(Module):
 
     def __init__(self, *, bands: int, content: bool = False) -> None:
         super().__init__()
-        if bands < 1:
-            raise ValueError(f"bands={bands} is too small; allowed: 1 and above")
+        check_count("bands", bands)
         self.bands = bands
         self.bias = nn.Parameter(torch.zeros(bands))
         self.content = nn.Linear(bands, bands, bias=False) if content else None

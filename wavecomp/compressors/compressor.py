@@ -15,11 +15,20 @@ from wavecomp.records import check_shape
 class Compressor(Module):
     """Chunks to fewer Codes, in a static number of slots per chunk, and back.
 
-    ``causal`` says that the codes of a chunk depend on that chunk alone. A compressor that compares chunks or looks at
-    a whole sequence says ``False``, and a causal model refuses it.
+    ``causal`` says that no code of a chunk depends on what comes behind it. A compressor that compares chunks or looks
+    at a whole sequence says ``False``, and a causal model refuses it.
     """
 
-    causal: bool = True
+    _causal = True
+
+    @property
+    def causal(self) -> bool:
+        """Whether each of its parts is: a pruner, an encoding or another may say ``causal = False`` of itself."""
+        return self._causal and all(getattr(part, "causal", True) for part in self.children())
+
+    @causal.setter
+    def causal(self, causal: bool) -> None:
+        self._causal = causal
 
     def capacity(self, chunk_length: int) -> int:
         """Slots that a chunk of this length gets.

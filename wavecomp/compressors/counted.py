@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.compressor import Compressor
+from wavecomp.records import check_count
 
 
 class CountedCompressor(Compressor):
@@ -17,8 +18,7 @@ class CountedCompressor(Compressor):
 
     def __init__(self, *, count: int, encoding: nn.Module | None = None) -> None:
         super().__init__()
-        if count < 1:
-            raise ValueError(f"count={count} is too small; allowed: 1 and above")
+        check_count("count", count)
         self.count = count
         self.encoding = encoding
 
@@ -27,7 +27,10 @@ class CountedCompressor(Compressor):
 
     def capacity(self, chunk_length: int) -> int:
         if self.count > chunk_length:
-            raise ValueError(f"count={self.count} asks for more codes than the {chunk_length} tokens of a chunk")
+            raise ValueError(
+                f"count={self.count} asks for more codes than the {chunk_length} tokens of a chunk; allowed: 1 to "
+                f"{chunk_length}"
+            )
         return self.count
 
     def forward(self, chunks: Chunks) -> Codes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,8 @@ from torch.nn import functional as F
 from wavecomp.bands import Bands
 from wavecomp.compressors.compressor import scatter_rows
 from wavecomp.modules import Module
+from wavecomp.records import check_count
 from wavecomp.wavelets import ChunkTransform
-from wavecomp.wavelets.chunk_transform import check_level
 
 
 class DetailChannel(Module):
@@ -24,11 +25,12 @@ class DetailChannel(Module):
 
     .. math:: A \, 2^{-l/2} c + G \sum_{d} w_d P_{p(d)} \, d
 
-    over the pruned details d that have it for their nearest kept ancestor. The place p(d) is that in the tree below the
-    code, counted from its top, so codes of all levels and places share the projections. A starts at the identity, and
-    :math:`2^{-l/2}` turns an approximation into the local mean: a model starts from local means and learns what to add,
-    and nothing that is pruned is lost without a gradient telling the encoder so. With codes of one level this is a
-    strided convolution, written in the basis of the wavelet, where it is learned sooner.
+    over the pruned details d that have it for their nearest kept ancestor. Of a coefficient that a pruner keeps by a
+    weight below 1 the rest counts as pruned, so nothing jumps when the weight falls to 0. The place p(d) is that in
+    the tree below the code, counted from its top, so codes of all levels and places share the projections. A starts at
+    the identity, and :math:`2^{-l/2}` turns an approximation into the local mean: a model starts from local means and
+    learns what to add, and nothing that is pruned is lost without a gradient telling the encoder so. With codes of one
+    level this is a strided convolution, written in the basis of the wavelet, where it is learned sooner.
 
     Packets have no tree below a code: of whatever basis, all that is pruned goes to the approximation at its place, and
     p(d) is the band of the deepest level, in order of frequency, that d would lie in (:meth:`messages_of_packets`).
@@ -69,14 +71,14 @@ class DetailChannel(Module):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        check_level(level)
+        check_count("level", level)
         if width is not None and width < 0:
             raise ValueError(f"width={width} is negative; allowed: 0 and above")
-        if scale < 0:
-            raise ValueError(f"scale={scale} is negative; allowed: 0 and above")
+        if not 0 <= scale < math.inf:
+            raise ValueError(f"scale={scale} is out of range; allowed: 0 and above, finite")
         weights = [1.0] * level if weights is None else list(weights)
-        if len(weights) != level or min(weights) < 0:
-            raise ValueError(f"weights={weights} of level={level}; allowed: one per level, 0 and above")
+        if len(weights) != level or not all(0 <= weight < math.inf for weight in weights):
+            raise ValueError(f"weights={weights} of level={level}; allowed: one per level, 0 and above, finite")
         self.level, self.width, self.weights = level, dim if width is None else width, weights
         self.dim = dim
         if not self.width:
@@ -92,14 +94,14 @@ class DetailChannel(Module):
     def extra_repr(self) -> str:
         return f"level={self.level}, width={self.width}, weights={self.weights}"
 
-    def cost(self, chunk_length: int, codes: int) -> int:
-        """Multiplications per chunk of so many codes, with :meth:`messages`."""
+    def cost(self, chunk_length: int, codes: int, *, packets: bool = False) -> int:
+        """Multiplications per chunk of so many codes, with :meth:`messages`, or with :meth:`messages_of_packets`."""
         if not self.width:
             return 0
         trees = -(-chunk_length // 2**self.level)
-        places = (
-            2**self.level - 1 + sum(2 ** (self.level - level) * (2**level - 2) for level in range(2, self.level + 1))
-        )
+        places = 2**self.level - 1
+        if not packets:
+            places += sum(2 ** (self.level - level) * (2**level - 2) for level in range(2, self.level + 1))
         wide = isinstance(self.give, nn.Linear)
         return trees * places * self.dim * self.width + codes * self.dim * (self.dim + wide * self.width)
 
@@ -130,7 +132,8 @@ class DetailChannel(Module):
 
         Args:
             bands: of a dyadic transform of this level, values ``(batch, chunks, coefficients, dim)``.
-            kept: ``(batch, chunks, coefficients)``, which have codes of their own.
+            kept: ``(batch, chunks, coefficients)``, which have codes of their own; or by what weight, from 0 to 1:
+                the rest of the coefficient, and of what comes up to it, goes on to the next above.
 
         Returns:
             ``(batch, chunks, coefficients, width)``; where nothing is kept it has no meaning.
@@ -138,11 +141,11 @@ class DetailChannel(Module):
         if not self.width:
             return bands.values[..., :0]
         details = self._details(bands)
-        kept_levels = self._levels(bands, kept[..., None])
+        kept_levels = self._levels(bands, kept[..., None].to(bands.values.dtype))
         # an approximation has the detail beside it for its first place, a detail only those below
-        found = [self._handed(_unless_kept(details, kept_levels), depth=0)]
+        found = [self._handed(_left(details, kept_levels), depth=0)]
         for level in range(1, self.level):
-            found.append(self._handed(_unless_kept(details[level:], kept_levels[level:]), depth=1))
+            found.append(self._handed(_left(details[level:], kept_levels[level:]), depth=1))
         counts = bands.layout.counts
         found.append(bands.values.new_zeros(*bands.values.shape[:-2], counts[-1], self.width))
         return torch.cat([part[..., :count, :] for part, count in zip(found, counts)], dim=-2)
@@ -154,7 +157,7 @@ class DetailChannel(Module):
 
         Args:
             bands: of packets of this level, values ``(batch, chunks, coefficients, dim)``.
-            kept: ``(batch, chunks, coefficients)``, which have codes of their own.
+            kept: ``(batch, chunks, coefficients)``, which have codes of their own, or by what weight.
 
         Returns:
             ``(batch, chunks, coefficients, width)``; zero for all but approximations.
@@ -169,7 +172,7 @@ class DetailChannel(Module):
         spread = torch.ones_like(below) << below
         place = (layout.index >> below) * slots + (band << below) + layout.index % spread
         weights = torch.tensor(self.weights, dtype=values.dtype, device=values.device)[layout.level - 1]
-        pruned = torch.where(kept[..., None], 0, weights[..., None] * values)
+        pruned = (1 - kept.to(values.dtype))[..., None] * weights[..., None] * values
         found = scatter_rows(pruned, place.expand(pruned.shape[:-1]), trees * slots).unflatten(-2, (trees, slots))
         messages = found[..., 1:, :].flatten(-2) @ self.take.flatten(0, 1).to(values.dtype)
         return F.pad(messages, (0, 0, 0, values.shape[-2] - trees))
@@ -201,13 +204,13 @@ class DetailChannel(Module):
         return torch.cat(trees, dim=-2).flatten(-2) @ take.to(levels[0].dtype)
 
 
-def _unless_kept(levels: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
-    """Zero where a detail is kept, and below."""
+def _left(levels: list[Tensor], kept: list[Tensor]) -> list[Tensor]:
+    """What is left of each detail when it and all above it have kept their part of it."""
     found: list[Tensor] = []
-    above: Tensor | None = None
-    for part, own in zip(levels, kept):
-        above = own if above is None else own | above.repeat_interleave(2, dim=-2)
-        found.append(torch.where(above, 0, part))
+    left: Tensor | None = None
+    for part, weight in zip(levels, kept):
+        left = 1 - weight if left is None else (1 - weight) * left.repeat_interleave(2, dim=-2)
+        found.append(left * part)
     return found
 
 

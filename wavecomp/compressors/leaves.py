@@ -26,8 +26,9 @@ class DyadicLeaves(NodeCompressor):
     is above zero, with a learned score s that begins at the loudness (:class:`ContentScore`); its halves are made of
     the approximation and of g times its detail. So every code means the same kind of thing, a local average, and as the
     loudest detail falls to the threshold the halves become alike before they become one: gradients reach the score
-    without a straight-through. What lies under a leaf may travel in its detail channel. (That what is quiet at one
-    scale may hide what is loud at a finer one: Shapiro's zerotrees, 1993.)
+    without a straight-through. What lies under a leaf may travel in its detail channel, which does not know of g: one
+    leaf says more of what is under it than its two halves did, and no gradient tells the score so. (That what is quiet
+    at one scale may hide what is loud at a finer one: Shapiro's zerotrees, 1993.)
 
     Args:
         transform: of two branches; its level is that of the largest leaves.

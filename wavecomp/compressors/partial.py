@@ -72,20 +72,28 @@ class PartialSynthesis(NodeCompressor):
         self.transform.check_length(chunk_length)
         coarsest = -(-chunk_length // 2**self.transform.level)
         budget = chunk_length / self.controller.target_ratio
+        target = self.controller.target_ratio
         if coarsest > budget:
             raise ValueError(
-                f"target_ratio={self.controller.target_ratio} leaves {budget:g} codes in a chunk of {chunk_length}, "
-                f"less than the {coarsest} of the coarsest level; allowed: up to {chunk_length / coarsest:g}, or a "
-                "deeper level of the transform"
+                f"target_ratio={target} leaves {budget:g} codes in a chunk of {chunk_length}, less than the {coarsest} "
+                f"of the coarsest level; allowed: up to {chunk_length / coarsest:g}, or a deeper level of the transform"
             )
         allowed = [-(-chunk_length // 2**level) for level in range(self.transform.level + 1)]
-        return max(count for count in allowed if count <= max(self.room * budget, coarsest))
+        capacity = max(count for count in allowed if count <= max(self.room * budget, coarsest))
+        if capacity < budget:
+            least = min(count for count in allowed if count >= budget) / budget
+            raise ValueError(
+                f"room={self.room} has place for {capacity} codes in a chunk of {chunk_length}, less than the "
+                f"{budget:g} that target_ratio={target} asks for; allowed: {least:.3g} and above"
+            )
+        return capacity
 
     def forward(self, chunks: Chunks) -> Codes:
         length = chunks.values.shape[-2]
         capacity = self.capacity(length)
         values = F.rms_norm(chunks.values, chunks.values.shape[-1:])
         bands = self.transform(values, None if chunks.dense else chunks.lengths, ragged=chunks.ragged)
+        energy = bands.energy().detach()
         if self.band_weight is not None:
             bands = self.band_weight(bands)
         nodes = self.transform.approximations(length, values.device)
@@ -105,7 +113,7 @@ class PartialSynthesis(NodeCompressor):
             **nodes.take(index),
             index=index,
             statistics={
-                "band_energy": bands.energy().detach(),
+                "band_energy": energy,
                 "picked_level": picked,
                 # what the level that the gate asks for would have beyond the one that there is room for
                 "overflow": -(-bands.lengths // 2**asked) - -(-bands.lengths // 2**picked),

@@ -10,6 +10,7 @@ from torch import Tensor
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.compressors.pruner import Kept, Pruner, adaptive_capacity, check_ratio, check_room
 from wavecomp.compressors.selection import ContentScore, best, drawn_by_place, rank
+from wavecomp.records import check_count
 
 
 class _KeepCount(Pruner):
@@ -17,8 +18,7 @@ class _KeepCount(Pruner):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        if count < 1:
-            raise ValueError(f"count={count} is too small; allowed: 1 and above")
+        check_count("count", count)
         self.count = count
 
     def extra_repr(self) -> str:
@@ -26,7 +26,10 @@ class _KeepCount(Pruner):
 
     def capacity(self, layout: BandLayout) -> int:
         if self.count > len(layout):
-            raise ValueError(f"count={self.count} asks for more codes than the {len(layout)} coefficients of a chunk")
+            raise ValueError(
+                f"count={self.count} asks for more codes than the {len(layout)} coefficients of a chunk; allowed: 1 to "
+                f"{len(layout)}"
+            )
         return self.count
 
     def budget(self, bands: Bands) -> Tensor:
@@ -174,7 +177,7 @@ class StraightThroughTopK(TopK):
     Args:
         dim: width of the coefficients.
         count: as in :class:`TopK`.
-        temperature: above 0; the larger, the more coefficients get a gradient.
+        temperature: above 0; the larger, the further from zero a score may lie and still have a gradient.
 
     Raises:
         ValueError: a temperature that is not positive, and what :class:`TopK` refuses.

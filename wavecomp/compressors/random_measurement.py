@@ -12,6 +12,7 @@ from wavecomp.codes import Chunks, Codes
 from wavecomp.compiling import constant_numbers
 from wavecomp.compressors.counted import CountedCompressor, chunk_codes
 from wavecomp.modules import Module
+from wavecomp.records import check_count
 from wavecomp.wavelets import ChunkTransform
 
 
@@ -31,7 +32,7 @@ class RandomMeasurementCompressor(CountedCompressor):
         encoding: a module from Codes to Codes that marks position and frequency, or ``None``.
 
     Raises:
-        ValueError: a count below 1, or above the chunk length.
+        ValueError: a count below 1, or above the chunk length; a recovery and an encoding at once.
 
     Example:
         >>> recovery = SparseRecovery(transform=wc.DWT1d("haar", level=2))
@@ -51,6 +52,10 @@ class RandomMeasurementCompressor(CountedCompressor):
         encoding: nn.Module | None = None,
     ) -> None:
         super().__init__(count=count, encoding=encoding)
+        if recovery is not None and encoding is not None:
+            raise ValueError(
+                "encoding goes with no recovery: codes that were marked are measurements no more; give one"
+            )
         self.seed = seed
         self.recovery = recovery
         # no buffers: a module that went through half precision and back would measure something else
@@ -92,7 +97,7 @@ class RandomMeasurementCompressor(CountedCompressor):
         matrix = self.matrix(chunks.values.shape[-2], values)
         if self.recovery is None:
             return matrix.T @ values
-        return self.recovery(values, matrix, None if chunks.dense else chunks.lengths)
+        return self.recovery(values, matrix, None if chunks.dense else chunks.lengths, ragged=chunks.ragged)
 
 
 def recover(
@@ -103,6 +108,7 @@ def recover(
     step: Tensor,
     threshold: Tensor,
     lengths: Tensor | None = None,
+    ragged: bool = False,
 ) -> Tensor:
     r"""Sparse recovery by iterative soft thresholding (ISTA; Daubechies, Defrise and De Mol, 2004).
 
@@ -119,6 +125,7 @@ def recover(
         step, threshold: ``(iterations,)``.
         lengths: ``(batch, chunks)``, tokens in each chunk; all unless given. A short one had its measurements in
             proportion, the others are not read.
+        ragged: whether chunks other than the last of a row may be short.
 
     Returns:
         ``(batch, chunks, chunk_length, dim)``, zero behind each chunk's length.
@@ -132,7 +139,7 @@ def recover(
         residual = values - matrix @ x
         if lengths is not None:
             residual = residual * taken[..., None]
-        bands = transform(x + eta * (matrix.T @ residual), lengths)
+        bands = transform(x + eta * (matrix.T @ residual), lengths, ragged=ragged)
         shrunk = bands.values.sign() * (bands.values.abs() - tau).relu()
         always = bands.layout.always[..., None]
         x = transform.inverse(bands.replace(values=torch.where(always, bands.values, shrunk)))
@@ -143,8 +150,7 @@ class SparseRecovery(Module):
     """Chunks from random measurements: :func:`recover` with a step and a threshold to learn in each iteration.
 
     The thresholds start from large to small, for tokens that were normalised (LISTA; Gregor and LeCun, 2010). A last
-    iteration has none, so that what comes back has the measurements that it was made of. Those that an encoding has
-    marked are measurements no more: the compressor should have none.
+    iteration has none, so that what comes back has the measurements that it was made of.
 
     Args:
         transform: the basis in which chunks are sparse, such as :class:`DWT1d` with an orthogonal wavelet.
@@ -156,8 +162,7 @@ class SparseRecovery(Module):
 
     def __init__(self, *, transform: ChunkTransform, iterations: int = 15) -> None:
         super().__init__()
-        if iterations < 1:
-            raise ValueError(f"iterations={iterations} is too small; allowed: 1 and above")
+        check_count("iterations", iterations)
         self.transform = transform
         # logarithms, so that learning keeps both positive; with orthonormal rows a step of 1 does not overshoot
         self.log_step = nn.Parameter(torch.zeros(iterations))
@@ -166,11 +171,11 @@ class SparseRecovery(Module):
     def extra_repr(self) -> str:
         return f"iterations={len(self.log_step)}"
 
-    def forward(self, values: Tensor, matrix: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, values: Tensor, matrix: Tensor, lengths: Tensor | None = None, *, ragged: bool = False) -> Tensor:
         """Measurements to chunks; shapes as of :func:`recover`."""
         step = F.pad(self.log_step.exp(), (0, 1), value=1.0)
         threshold = F.pad(self.log_threshold.exp(), (0, 1))
-        return recover(values, matrix, self.transform, step=step, threshold=threshold, lengths=lengths)
+        return recover(values, matrix, self.transform, step=step, threshold=threshold, lengths=lengths, ragged=ragged)
 
     if TYPE_CHECKING:
         __call__ = forward

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from wavecomp.codes import Codes
 from wavecomp.compressors.pruner import check_ratio
+from wavecomp.records import check_count
 
 SAME = 1e-4
 """Logarithms of thresholds that differ by less are one: what is between them is a jump of the ratio."""
@@ -98,12 +99,12 @@ class RatioController(nn.Module):
         counted = (tokens > 0) & (codes > 0)
         allowed = tokens.float().clamp(min=1) / self.target_ratio
         error = torch.where(counted, (codes.float() / allowed - 1).clamp(max=1), 0)
-        self.momentum.copy_(0.9 * self.momentum + 0.1 * self.proportional * error)
+        self.momentum.lerp_(self.proportional * error, 0.1 * counted)
         self.total.add_(self.integral * (0.5 + error.abs()) * error).clamp_(-REACH, REACH)
         self.last.copy_(math.log(self.start) + self.momentum + self.total)
-        self.updates.add_(1)
-        self.tenth.lerp_(self.last, 9 / (self.updates + 8))
-        self.fifth.lerp_(self.last, 4 / (self.updates + 3))
+        self.updates.add_(counted)
+        self.tenth.lerp_(self.last, counted * 9 / (self.updates + 8))
+        self.fifth.lerp_(self.last, counted * 4 / (self.updates + 3))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RatioController:
         # as integers they are moved and not cast
@@ -169,15 +170,16 @@ def calibrate(
             setting, which no state dict holds, so a model that is to be saved is built with it.
         encode: from a batch to Codes; ``model.encode`` unless given.
         steps: passes over the data at most.
-        tolerance: relative error that is good enough; ten times as much is warned of.
+        tolerance: relative error that is good enough, above 0. What stays beyond it and beyond half a percent is
+            warned of: little data has too few codes to come closer, or the ratio is out of reach.
 
     Returns:
         The ratio reached, tokens over codes.
 
     Raises:
-        ValueError: a model without exactly one controller, a ratio out of range, no data, no step, nothing to encode
-            with; or a ratio that changes how many slots a further stage is given, which it was not built for. The model
-            is as it was then.
+        ValueError: a model without exactly one controller, a ratio or tolerance out of range, no data, no step,
+            nothing to encode with; or a ratio that changes how many slots a further stage is given, which it was not
+            built for. The model is as it was then.
 
     Example:
         >>> pruner = wc.Shrinkage(target_ratio=4)
@@ -194,8 +196,9 @@ def calibrate(
     batches = list(data)
     if not batches:
         raise ValueError("data is empty; give at least one batch")
-    if steps < 1:
-        raise ValueError(f"steps={steps} is too small; allowed: 1 and above")
+    if not 0 < tolerance < math.inf:
+        raise ValueError(f"tolerance={tolerance} is out of range; allowed: above 0, finite")
+    check_count("steps", steps)
     encode = getattr(model, "encode", None) if encode is None else encode
     if encode is None:
         raise ValueError(f"encode=None, and a {type(model).__name__} has no method of that name; give a function")
@@ -220,9 +223,11 @@ def calibrate(
     finally:
         for module, mode in training.items():
             module.training = mode
-    if abs(reached / controller.target_ratio - 1) > 10 * tolerance:
+    off = abs(reached / controller.target_ratio - 1)
+    if off > max(tolerance, 0.005):
         warnings.warn(
-            f"the target ratio of {controller.target_ratio:g} is out of reach on this data: it came to {reached:.2f}",
+            f"the target ratio of {controller.target_ratio:g} is out of reach on this data: it came to {reached:.4g}, "
+            f"{off:.1%} off",
             stacklevel=2,
         )
     return reached

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from wavecomp.bands import Bands
 from wavecomp.compressors.pruner import Kept
 from wavecomp.modules import Module
+from wavecomp.records import check_count
 
 
 class ContentScore(Module):
@@ -24,6 +25,7 @@ class ContentScore(Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        check_count("dim", dim)
         self.channel = nn.Parameter(torch.zeros(dim))
 
     def forward(self, values: Tensor) -> Tensor:
@@ -76,7 +78,10 @@ def rank(score: Tensor) -> Tensor:
 
 def best(score: Tensor, has: Tensor, capacity: int, budget: Tensor) -> Kept:
     """The ``budget`` largest of what a chunk has."""
-    found, index = score.masked_fill(~has, -torch.inf).topk(capacity, dim=-1)
+    # stable: of equal ones the first stays, on every device
+    found, index = (
+        x[..., :capacity] for x in score.masked_fill(~has, -torch.inf).sort(dim=-1, descending=True, stable=True)
+    )
     mask = (torch.arange(capacity, device=index.device) < budget[..., None]) & (found > -torch.inf)
     # empty places sort behind the kept ones
     order = torch.where(mask, index, score.shape[-1]).argsort(dim=-1)

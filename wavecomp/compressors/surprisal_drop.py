@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,6 +11,7 @@ from torch.nn import functional as F
 from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.compressor import gather_rows
 from wavecomp.compressors.counted import CountedCompressor
+from wavecomp.records import check_count
 
 
 class SurprisalDropCompressor(CountedCompressor):
@@ -39,10 +42,9 @@ class SurprisalDropCompressor(CountedCompressor):
         self, *, dim: int, count: int, window: int = 4, weight: float = 0.1, encoding: nn.Module | None = None
     ) -> None:
         super().__init__(count=count, encoding=encoding)
-        if window < 1:
-            raise ValueError(f"window={window} is too small; allowed: 1 and above")
-        if weight < 0:
-            raise ValueError(f"weight={weight} is negative; allowed: 0 and above")
+        check_count("window", window)
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"weight={weight} is out of range; allowed: 0 and above, finite")
         self.window = window
         self.weight = weight
         self.predictor = nn.Sequential(nn.Conv1d(dim, dim, window), nn.GELU(), nn.Conv1d(dim, dim, 1))

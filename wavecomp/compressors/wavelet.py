@@ -57,11 +57,6 @@ class WaveletCompressor(Compressor):
         self.detail_channel = detail_channel
         self.encoding = encoding
 
-    @property
-    def causal(self) -> bool:  # type: ignore[override]
-        """Whether its pruner is."""
-        return self.pruner.causal
-
     def capacity(self, chunk_length: int) -> int:
         return self.pruner.capacity(self.transform.layout(chunk_length))
 
@@ -70,6 +65,7 @@ class WaveletCompressor(Compressor):
         bands = self.transform(values, None if chunks.dense else chunks.lengths, ragged=chunks.ragged).replace(
             first=chunks.first
         )
+        energy = bands.energy().detach()
         if self.band_weight is not None:
             bands = self.band_weight(bands)
         kept = self.pruner(bands)
@@ -80,7 +76,7 @@ class WaveletCompressor(Compressor):
             **marks,
             index=kept.index,
             losses=kept.losses,
-            statistics={"band_energy": bands.energy().detach(), **kept.statistics},
+            statistics={"band_energy": energy, **kept.statistics},
         )
         return codes if self.encoding is None else self.encoding(codes)
 
@@ -103,13 +99,17 @@ class WaveletCompressor(Compressor):
 
     def _values(self, bands: Bands, kept: Kept, level: Tensor) -> Tensor:
         values = gather_rows(bands.values, kept.index)
+        weight = kept.mask.to(values.dtype) if kept.weight is None else (kept.mask * kept.weight).to(values.dtype)
         if kept.weight is not None:
-            values = values * kept.weight[..., None].to(values.dtype)
+            values = values * weight[..., None]
         if self.detail_channel is None:
             return values
-        own = torch.zeros_like(bands.mask).scatter(-1, kept.index, kept.mask)
+        # what a weight takes from a code is handed on as if it had been pruned
+        own = torch.zeros_like(bands.values[..., 0]).scatter(-1, kept.index, weight)
         handed = self.detail_channel.messages if self.transform.dyadic else self.detail_channel.messages_of_packets
         messages = gather_rows(handed(bands, own), kept.index)
+        if kept.weight is not None:
+            messages = messages * weight[..., None]
         return self.detail_channel(values, level, messages)
 
 

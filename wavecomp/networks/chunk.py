@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors import Compressor
 from wavecomp.modules import Module
+from wavecomp.records import check_count
 
 
 class ChunkNetwork(Module):
@@ -129,5 +130,4 @@ def takes_lengths(network: nn.Module) -> bool:
 
 def check_chunk_length(chunk_length: int) -> None:
     """Raise ``ValueError`` for a chunk length below 1."""
-    if chunk_length < 1:
-        raise ValueError(f"chunk_length={chunk_length} is too small; allowed: 1 and above")
+    check_count("chunk_length", chunk_length)

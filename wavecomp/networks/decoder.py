@@ -14,6 +14,7 @@ from wavecomp.networks.attention import Memory, Past, Window, check_base, head_a
 from wavecomp.networks.flex import Backend, check_backend, memory_blocks, window_blocks
 from wavecomp.networks.transformer import ShortConvolution, TransformerBlock, run_blocks
 from wavecomp.positions import Rotary
+from wavecomp.records import check_count
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -88,8 +89,7 @@ class LocalDecoder(Module):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        if window < 1:
-            raise ValueError(f"window={window} is too small; allowed: 1 and above")
+        check_count("window", window)
         for name, value in (("layers", layers), ("convolution", convolution), ("period", period or 0)):
             if value < 0:
                 raise ValueError(f"{name}={value} is negative; allowed: 0 and above")

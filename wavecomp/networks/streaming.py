@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wavecomp.codes import Codes
+from wavecomp.records import check_count
 
 
 class StreamingEncoder:
@@ -41,8 +42,7 @@ class StreamingEncoder:
     """
 
     def __init__(self, model: Any, *, block: int = 2048, start: int = 0) -> None:
-        if block < 1:
-            raise ValueError(f"block={block} is too small; allowed: 1 and above")
+        check_count("block", block)
         if start < 0 or (start and start % model.body.spans[-1]):
             raise ValueError(f"start={start} lies inside a chunk; allowed: multiples of {model.body.spans[-1]}")
         self.embedding = model.embedding

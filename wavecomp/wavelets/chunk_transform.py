@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -83,11 +82,3 @@ class ChunkTransform(Module):
                 one tree for all chunks does not read it.
         """
         return self.layout(chunk_length, level.device)
-
-
-def check_level(level: int) -> None:
-    """Raise an error unless a level is a whole number, 1 and above."""
-    if not isinstance(level, numbers.Integral):
-        raise TypeError(f"level={level!r} is a {type(level).__name__}; allowed: int")
-    if level < 1:
-        raise ValueError(f"level={level} is too small; allowed: 1 and above")

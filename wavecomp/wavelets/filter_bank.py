@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from wavecomp.modules import Module
+from wavecomp.records import check_count
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 from wavecomp.wavelets.transform import dwt, idwt
 
@@ -159,10 +161,23 @@ def zero_behind(x: Tensor, lengths: Tensor | None) -> Tensor:
     return torch.where((torch.arange(x.shape[-2], device=x.device) < lengths[..., None])[..., None], x, 0)
 
 
+def as_built(bank: FilterBank) -> FilterBank:
+    """A copy in double precision on the CPU, of which positions are told whatever is learned later.
+
+    Raises:
+        ValueError: a bank on the device "meta", whose filters are not known yet.
+    """
+    if any(parameter.is_meta for parameter in bank.parameters()):
+        raise ValueError(
+            f"filter_bank={bank} is on 'meta', where no filters are from which positions could be told; build it on "
+            "another device"
+        )
+    return copy.deepcopy(bank).double().to("cpu")
+
+
 def check_heads(heads: int) -> int:
     """Raise ``ValueError`` for less than one group of channels."""
-    if heads < 1:
-        raise ValueError(f"heads={heads} is too small; allowed: 1 and above")
+    check_count("heads", heads)
     return heads
 
 

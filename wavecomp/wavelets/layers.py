@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.compiling import constant_numbers
-from wavecomp.records import check_lengths, values_are_at_hand
+from wavecomp.records import check_count, check_lengths, values_are_at_hand
 from wavecomp.wavelets import banded, kernels
-from wavecomp.wavelets.chunk_transform import ChunkTransform, check_level
-from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank, zero_behind
+from wavecomp.wavelets.chunk_transform import ChunkTransform
+from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank, as_built, zero_behind
 from wavecomp.wavelets.taps import Wavelet
 from wavecomp.wavelets.tree import Cascade, Path, dwt_leaves, packet_leaves
 
@@ -68,7 +67,7 @@ class DWT1d(ChunkTransform):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        check_level(level)
+        check_count("level", level)
         banks = list(filter_bank) if isinstance(filter_bank, (list, tuple)) else [filter_bank]
         if isinstance(filter_bank, (list, tuple)) and len(banks) != level:
             raise ValueError(f"filter_bank lists {len(banks)} banks for level={level}; give one, or one per level")
@@ -83,7 +82,7 @@ class DWT1d(ChunkTransform):
         self.rates = [math.prod(branches[:depth]) for depth in range(level + 1)]
         self._tree = self._leaves(branches)
         # what a coefficient stands for is said of the transform that learning starts from
-        self._initial = Cascade([copy.deepcopy(bank).double() for bank in per_level], self._tree)
+        self._initial = Cascade([as_built(bank) for bank in per_level], self._tree)
         self._matrices: dict[tuple[object, ...], Tensor] = {}
         self._check_banks()
 

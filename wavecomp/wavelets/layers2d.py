@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.compiling import constant_numbers
-from wavecomp.records import check_lengths
-from wavecomp.wavelets.chunk_transform import ChunkTransform, check_level
-from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank, zero_behind
+from wavecomp.records import check_count, check_lengths
+from wavecomp.wavelets.chunk_transform import ChunkTransform
+from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank, as_built, zero_behind
 from wavecomp.wavelets.taps import Wavelet
 from wavecomp.wavelets.tree import Cascade, dwt_leaves
 
@@ -48,7 +46,7 @@ class DWT2d(ChunkTransform):
         self, filter_bank: Wavelet | FilterBank, *, level: int, channel_bank: Wavelet | FilterBank = "haar"
     ) -> None:
         super().__init__()
-        check_level(level)
+        check_count("level", level)
         tokens, channels = (
             bank if isinstance(bank, FilterBank) else WaveletFilterBank(bank) for bank in (filter_bank, channel_bank)
         )
@@ -59,7 +57,7 @@ class DWT2d(ChunkTransform):
         self.level = level
         leaves = dwt_leaves([2] * level)
         self._tokens, self._channels = Cascade([tokens] * level, leaves), Cascade([channels] * level, leaves)
-        self._initial = Cascade([copy.deepcopy(tokens).double()] * level, leaves)
+        self._initial = Cascade([as_built(tokens)] * level, leaves)
 
     def extra_repr(self) -> str:
         return f"level={self.level}"

@@ -14,6 +14,7 @@ from torch import Tensor
 from wavecomp.codes import compression_ratio
 from wavecomp.compressors import RatioController
 from wavecomp.networks import ChunkReduce
+from wavecomp.records import check_count
 from wavecomp.training.optimisation import CompressionModule
 from wavecomp.training.steps import StepWatch
 
@@ -43,8 +44,7 @@ class RatioMonitor(Callback):
     """
 
     def __init__(self, *, steps: int = 50, tolerance: float = 0.1, patience: int = 100) -> None:
-        if steps < 1:
-            raise ValueError(f"steps={steps} is too small; allowed: 1 and above")
+        check_count("steps", steps)
         if tolerance <= 0:
             raise ValueError(f"tolerance={tolerance} is out of range; allowed: above 0")
         if patience < 0:

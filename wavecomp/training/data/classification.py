@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from wavecomp.records import check_count
 from wavecomp.training.data.samples import Generated, LabelledBatch, Sample, SampleDataModule, collate_labelled
 
 # what opening a file that is no archive, or half of one, raises
@@ -113,8 +114,7 @@ class FolderClassificationDataModule(ClassificationDataModule):
         seed: int = 0,
         num_workers: int = 0,
     ) -> None:
-        if length < 1:
-            raise ValueError(f"length={length} is too small; allowed: 1 and above")
+        check_count("length", length)
         classes, documents = read_classes(source, length)
         if validation_source is None:
             train, validation = hold_out(documents, validation_share, classes)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from wavecomp.records import check_count
 from wavecomp.training.data.pieces import text_bytes
 from wavecomp.training.data.samples import Sample
 from wavecomp.training.data.tasks import NOISE, Answer, TaskDataModule, length_growth, write
@@ -73,8 +74,7 @@ class PasskeyDataModule(TaskDataModule):
             seed=seed,
             num_workers=num_workers,
         )
-        if passkeys < 1:
-            raise ValueError(f"passkeys={passkeys} is too small; allowed: 1 and above")
+        check_count("passkeys", passkeys)
         if depth is not None and not 0 <= depth <= 1:
             raise ValueError(f"depth={depth} is out of range; allowed: 0 to 1, or None")
         if not 0 <= ends <= 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from wavecomp.records import check_count
 from wavecomp.training.data.samples import Sample
 from wavecomp.training.data.tasks import TaskDataModule
 
@@ -49,8 +50,7 @@ class RecallDataModule(TaskDataModule):
             raise ValueError(f"keys={keys} is out of range; allowed: 1 to {26 * 26}")
         if length < self.fact * keys:
             raise ValueError(f"length={length} does not hold keys={keys}; allowed: {self.fact * keys} and above")
-        if steps < 1:
-            raise ValueError(f"steps={steps} is too small; allowed: 1 and above")
+        check_count("steps", steps)
         self.keys = keys
         self.length = length
         self.steps = steps

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from wavecomp.records import check_count
+
 
 class Batch(TypedDict):
     """What a language-model step takes.
@@ -124,8 +126,7 @@ class SampleDataModule(L.LightningDataModule):
 
     def __init__(self, *, batch_size: int, seed: int = 0, num_workers: int = 0) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} is too small; allowed: 1 and above")
+        check_count("batch_size", batch_size)
         if num_workers < 0:
             raise ValueError(f"num_workers={num_workers} is negative; allowed: 0 and above")
         if seed < 0:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from wavecomp.records import check_count
 from wavecomp.training.data.pieces import text_bytes
 from wavecomp.training.data.samples import Generated, Sample, SampleDataModule
 
@@ -46,8 +47,7 @@ class TaskDataModule(SampleDataModule):
         super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers)
         if curriculum < 0:
             raise ValueError(f"curriculum={curriculum} is negative; allowed: 0 and above")
-        if validation_samples < 1:
-            raise ValueError(f"validation_samples={validation_samples} is too small; allowed: 1 and above")
+        check_count("validation_samples", validation_samples)
         self.curriculum = curriculum
         self.rehearse = rehearse
         self.validation_samples = validation_samples
@@ -91,8 +91,7 @@ class Growth:
     def __post_init__(self) -> None:
         if not 1 <= self.shortest <= self.length:
             raise ValueError(f"shortest={self.shortest} is out of range; allowed: 1 to length={self.length}")
-        if self.steps < 1:
-            raise ValueError(f"steps={self.steps} is too small; allowed: 1 and above")
+        check_count("steps", self.steps)
 
     def at(self, share: float) -> int:
         """The length when a share of the curriculum is done."""

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from wavecomp.records import check_count
 from wavecomp.training.data.samples import Sample, SampleDataModule
 
 PYTHON_STDLIB = "python-stdlib"
@@ -95,8 +96,7 @@ class TextDataModule(SampleDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers)
-        if length < 1:
-            raise ValueError(f"length={length} is too small; allowed: 1 and above")
+        check_count("length", length)
         if not 0 < validation_share < 1:
             raise ValueError(f"validation_share={validation_share} is out of range; allowed: between 0 and 1")
         if validation_samples is not None and validation_samples < 1:
