@@ -1,9 +1,11 @@
 import csv
+import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -161,6 +163,62 @@ def test_a_checkpoint_callback_of_ones_own_changes_nothing(tmp_path):
     fit(tmp_path, "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint", "--trainer.max_steps", "5")
     last = torch.load(tmp_path / "version_0" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 5
+
+
+def test_a_dry_run_leaves_nothing_to_resume_from(tmp_path, capsys):
+    fit(tmp_path)
+    fit(tmp_path, "--trainer.fast_dev_run", "true")
+    assert "checkpoint" not in capsys.readouterr().out.rpartition("Next:")[2]
+    fit(tmp_path, "--trainer.max_steps", "9", "--ckpt_path", "last")
+    last = sorted(tmp_path.glob("version_*/last.ckpt"), key=lambda path: path.stat().st_mtime)[-1]
+    assert torch.load(last, weights_only=True)["global_step"] == 9
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_count_of_batches_is_no_share(count, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        LanguageModelModule, "on_validation_end", lambda self: seen.append(self.trainer.limit_val_batches)
+    )
+    fit(tmp_path, "--trainer.limit_val_batches", str(count))
+    assert set(seen) == {count} and isinstance(seen[0], int)
+
+
+def test_a_checkpoint_of_another_model_is_named(trained, tmp_path, capsys):
+    recipe = yaml.safe_load(Path(TINY).read_text())
+    recipe["model"]["init_args"]["model"]["init_args"]["embedding"]["init_args"]["num_embeddings"] += 1
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(recipe))
+    for command in ("fit", "validate"):
+        error = fails(
+            capsys, command, "--config", str(tmp_path / "other.yaml"), "--ckpt_path", str(trained / "version_0"),
+            "--trainer.default_root_dir", str(tmp_path),
+        )  # fmt: skip
+        assert "--ckpt_path is of another model than the config" in error
+
+
+def test_a_run_that_validates_nothing_has_a_checkpoint_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("wavecomp.training.callbacks.stop.EVERY", 2)
+    ticks = itertools.count(step=400)  # seconds at each look
+    monkeypatch.setattr("time.monotonic", lambda: next(ticks))
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(LanguageModelModule, "training_step", killed_at(7))
+        fit(tmp_path, "--trainer.limit_val_batches", "0")
+    assert torch.load(tmp_path / "version_0" / "last.ckpt", weights_only=True)["global_step"] == 6
+
+
+@pytest.mark.slow
+def test_a_run_that_is_told_to_end_saves_and_does_not_look_finished(tmp_path):
+    command = [sys.executable, "-m", "wavecomp", "fit", "--config", TINY, "--trainer.default_root_dir", str(tmp_path)]
+    settings = ["--trainer.max_steps", "100000", "--trainer.val_check_interval", "100000"]
+    run = subprocess.Popen([*command, *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    metrics = tmp_path / "version_0" / "metrics.csv"
+    while not metrics.exists() and run.poll() is None:
+        time.sleep(0.1)
+    run.terminate()
+    out, _ = run.communicate(timeout=120)
+    assert run.returncode == 143, out
+    assert "Resume with the same command and --ckpt_path last" in out
+    assert torch.load(tmp_path / "version_0" / "last.ckpt", weights_only=True)["global_step"] > 0
 
 
 @pytest.mark.parametrize("step, more", [(3, []), (5, []), (4, ["--trainer.accumulate_grad_batches", "2"])])

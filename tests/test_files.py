@@ -145,6 +145,19 @@ def test_codes_of_another_model_are_refused_by_name_and_hash(tmp_path):
         load_codes(path, model)
 
 
+def test_a_fingerprint_knows_functions():
+    def model(activation):
+        torch.manual_seed(0)
+        model = zoo.language_model()
+        model.body.chunk_networks[0].encoder = torch.nn.TransformerEncoderLayer(
+            zoo.DIM, 2, 32, activation=activation, batch_first=True
+        )
+        return model
+
+    silu, tanh = torch.nn.functional.silu, torch.nn.functional.tanh
+    assert fingerprint(model(silu)) == fingerprint(model(silu)) != fingerprint(model(tanh))
+
+
 def test_a_fingerprint_is_of_weights_and_settings():
     def prints(wavelet="haar", **more):
         torch.manual_seed(0)

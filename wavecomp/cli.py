@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 import traceback
+from types import FrameType
 from typing import NoReturn
 
 import wavecomp as wc
@@ -78,12 +81,23 @@ def run_command(name: str, args: list[str]) -> None:
     parser = CommandParser(prog=f"wavecomp {name}", description=str(command.__doc__))
     command.add_arguments(parser)
     arguments = parser.parse_args(args)
+    at_once = signal.signal(signal.SIGTERM, terminated)  # so that what is half written is cleared away
     try:
         command.run(arguments)
+    except BrokenPipeError:
+        # who reads has had enough; what is left in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError):
         raise
     except Exception as error:  # what no check foresaw: a library's own error, no memory
         fail(f"{type(error).__name__}: {error}; `wavecomp --debug {name} ...` shows where it came from")
+    finally:
+        signal.signal(signal.SIGTERM, at_once)
+
+
+def terminated(signum: int, frame: FrameType | None) -> NoReturn:
+    """End as Ctrl-C does."""
+    raise SystemExit(128 + signum)
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -2,7 +2,10 @@
 
 import json
 import os
+import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -179,6 +182,9 @@ def test_bars_take_in_every_count():
         (["compress", "SHORT", "--checkpoint", "RUN", "--output", "c"], "the files hold 9 bytes; allowed: 16"),
         (["compress", "SHORT", "--checkpoint", "RUN", "--output", "SHORT"], "is one of the files to read"),
         (["compress", "SHORT", "--checkpoint", "RUN", "--output", "nowhere/c"], "folder nowhere does not exist"),
+        (["compress", "SHORT", "--checkpoint", "RUN", "--output", "CHECKPOINT"], "exists and holds no codes; give"),
+        (["generate", "--checkpoint", "RUN", "--seed", str(2**64)], "--seed 18446744073709551616 is out of range"),
+        (["generate", "--checkpoint", "RUN", "--codes", ""], "codes  do not exist"),
         (["inspect"], "the following arguments are required: CODES"),
         (["inspect", "nowhere"], "codes nowhere do not exist"),
         (["inspect", "SHORT"], "are damaged: "),
@@ -187,7 +193,10 @@ def test_bars_take_in_every_count():
 def test_errors_are_a_line_and_exit_with_2(args, message, run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("SHORT").write_bytes(b"too short")
-    assert message in fails(capsys, *(run if arg == "RUN" else arg for arg in args))
+    before = (run / "last.ckpt").read_bytes()
+    named = {"RUN": run, "CHECKPOINT": run / "last.ckpt"}
+    assert message in fails(capsys, *(named.get(arg, arg) for arg in args))
+    assert (run / "last.ckpt").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["SHORT"]
     assert Path("SHORT").read_bytes() == b"too short"
 
@@ -223,6 +232,33 @@ def test_ctrl_c_leaves_no_partial_file(run, tmp_path, monkeypatch):
         cli.main(["compress", str(tmp_path / "text"), "--checkpoint", str(run), "--output", str(tmp_path / "codes")])
     assert stop.value.code == 130 and seen == [2, 2, 2]
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
+def test_compress_that_is_told_to_end_leaves_nothing_half_written(run, tmp_path, monkeypatch):
+    (tmp_path / "text").write_bytes(b"some text " * 5000)
+    add = CodesWriter.add
+
+    def told(self, codes):
+        add(self, codes)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(CodesWriter, "add", told)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["compress", str(tmp_path / "text"), "--checkpoint", str(run), "--output", str(tmp_path / "codes")])
+    assert stop.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
+def test_generate_takes_any_bytes_and_writes_to_any_terminal_and_pipe(run):
+    command = [sys.executable, "-m", "wavecomp", "generate", "--checkpoint", run, "--max-new-tokens", "200"]
+    seeded = [*command, "--seed", "1", "--prompt", b"caf\xc3"]
+    done = subprocess.run(seeded, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "latin-1"})
+    assert done.returncode == 0 and not done.stderr and len(done.stdout) > 100
+    words = " ".join(shlex.quote(str(word)) for word in [*command, "--prompt", "a"])
+    shell = f"{words} | head -c 5; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True)
+    assert done.returncode == 0 and not done.stderr and len(done.stdout) == 5
 
 
 def test_help_and_usage_name_the_commands(capsys):

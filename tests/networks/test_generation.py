@@ -183,6 +183,13 @@ def test_streamed_tokens_are_those_of_generate_as_they_come(monkeypatch):
     assert len(reads) == 12
 
 
+def test_sampling_of_one_is_the_likeliest_and_any_temperature_is_finite():
+    ties = torch.tensor([[1.0, 3.0, 3.0, 3.0]]).expand(200, 4)
+    assert len(set(Sampler(top_k=1)(ties).tolist())) == 1
+    assert set(Sampler(top_k=2)(ties).tolist()) < {1, 2, 3}
+    assert Sampler(temperature=1e-40)(torch.tensor([[1.0, 3.0, 2.0]])).tolist() == [1]
+
+
 def test_sampling_draws_as_asked():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(20000, -1)
     share = lambda **settings: torch.bincount(Sampler(**settings)(logits), minlength=4) / 20000  # noqa: E731

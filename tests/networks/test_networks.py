@@ -218,6 +218,20 @@ def test_a_pooling_that_does_not_say_it_is_causal_is_not():
         wc.ChunkReduceLM(embedding=nn.Identity(), body=nn.Identity(), decoder=nn.Identity(), head=nn.Identity())
 
 
+def test_what_returns_no_tensor_is_named():
+    class Listing(nn.Module):
+        def forward(self, x):
+            return [x]
+
+    codes = wc.Codes.from_tokens(torch.randn(2, 10, 8))
+    with pytest.raises(
+        ValueError, match=r"network GRU returned a tuple, expected .* \(2, 10, 8\); SequenceAdapter takes"
+    ):
+        wc.ReduceAdapter(network=nn.GRU(8, 8, batch_first=True), causal=True)(codes)
+    with pytest.raises(ValueError, match=r"module Listing returned a list, expected a tensor of shape \(2, 10, 8\)"):
+        wc.SequenceAdapter(Listing())(codes.values)
+
+
 def test_a_model_refuses_what_is_not_causal():
     compressor = wc.MeanPoolCompressor(count=zoo.COUNT)
     compressor.causal = False

@@ -136,7 +136,7 @@ def test_epochs_hold_every_document_once_in_another_order(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_that_resumes_goes_on_where_it_stopped(tmp_path, workers):
     data = ListOpsDataModule(source=lists(tmp_path / "train.tsv", ROWS), batch_size=3, num_workers=workers)
-    data.load_state_dict({"samples": 60})
+    data.load_state_dict({"samples": 60, "batches": 0})
     batch = next(iter(data.train_dataloader()))
     assert batch["labels"].tolist() == [data.train_sample(i).label for i in (60, 61, 62)]
 
@@ -148,12 +148,17 @@ def test_empty_files_are_named(tmp_path):
 
 
 def test_lists_are_tokens_without_round_brackets(tmp_path):
-    rows = [("( ( ( [MED ( ( [SM 1 ) 2 ) ] ) 7 ) [MIN 0 [MAX 9 ] ] ] )", 3), ("5", 5)] * 2
+    rows = [("( ( ( [MED ( ( [SM 1 ) 2 ) ] ) 7 ) [MIN 0 [MAX 9 ] ] ] )", 3), ("5", 5)]
+    rows += [("( [MAX 1 3 ] )", 3), ("[MIN 5 6 ]", 5)]  # for validation, or the others
     data = ListOpsDataModule(source=lists(tmp_path / "a.tsv", rows), validation_share=0.5)
     for index in range(2):
         sample = data.train_sample(index)
         words = [TOKENS[token] for token in sample.tokens.tolist()]
-        assert words == {3: "[MED [SM 1 2 ] 7 [MIN 0 [MAX 9 ] ] ]", 5: "5"}[sample.label].split()
+        first, second = {
+            3: ("[MED [SM 1 2 ] 7 [MIN 0 [MAX 9 ] ] ]", "[MAX 1 3 ]"),
+            5: ("5", "[MIN 5 6 ]"),
+        }[sample.label]
+        assert words in (first.split(), second.split())
     assert data.vocabulary == 15 and data.classes == list("0123456789")
 
 
@@ -222,7 +227,7 @@ def test_half_an_archive_is_named(tmp_path):
         ("Source\tTarget\n[MAX 1 2 ]\t12\n", "line 2 has Target='12'; allowed: 0 to 9"),
         (
             "Source\tTarget\n[MAX 1 2 ]\t2\n",
-            "class '2' has 1 document, none to validate on; allowed: 2 and above, or a validation_source",
+            "class '2' has 1 document, none to validate on; allowed: 2 different ones and above, or a",
         ),
     ],
 )
@@ -254,6 +259,17 @@ def test_at_least_one_of_each_class_is_held_out_and_one_kept():
         train, validation = hold_out(documents, share, ["a", "b"])
         assert len(validation) == 2 * count and len(train) == 6 - 2 * count
         assert max(d.digest for d in validation) < min(d.digest for d in train)
+
+
+def test_documents_that_say_the_same_are_on_one_side():
+    for copies in ([0, 0, 0, 1, 2, 2, 3, 4], [0, 1, 1, 1, 1, 1, 1], [5, 5, 5, 5, 5, 6]):
+        documents = [Document(np.ones(1, dtype=np.uint8), 0, bytes([digest])) for digest in copies]
+        for share in (0.01, 0.1, 0.3, 0.5, 0.99):
+            train, validation = hold_out(documents, share, ["a"])
+            assert train and validation and len(train) + len(validation) == len(copies)
+            assert not {d.digest for d in train} & {d.digest for d in validation}
+    with pytest.raises(ValueError, match="class 'a' has 1 document, none to validate on"):
+        hold_out(documents[:3], 0.5, ["a"])
 
 
 def test_samples_without_a_label_are_named():

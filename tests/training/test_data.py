@@ -8,9 +8,11 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+import zoo
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.utils.data import DataLoader
 
-from wavecomp.training import CopyDataModule, RecallDataModule, TextDataModule
+from wavecomp.training import CopyDataModule, LanguageModelModule, RecallDataModule, TextDataModule
 from wavecomp.training.data import Sample
 from wavecomp.training.data.samples import collate
 from wavecomp.training.data.text import find_files
@@ -224,11 +226,14 @@ def test_collate_pads_ragged_rows_only():
 class Trainer(types.SimpleNamespace):
     """As much of one as data ask, of the second of two ranks."""
 
-    def __init__(self, global_step=0, accumulate_grad_batches=1):
+    def __init__(self, batches=0, **settings):
+        self.read = types.SimpleNamespace(processed=batches)
+        loop = types.SimpleNamespace(batch_progress=types.SimpleNamespace(total=self.read))
         super().__init__(
-            global_step=global_step,
-            accumulate_grad_batches=accumulate_grad_batches,
+            fit_loop=types.SimpleNamespace(epoch_loop=loop),
             distributed_sampler_kwargs={"rank": 1, "num_replicas": 2},
+            read=self.read,
+            **settings,
         )
 
 
@@ -241,7 +246,7 @@ def test_an_epoch_goes_on_where_the_last_one_ended(workers):
     found = []
     for epoch in range(2):
         found += [batch["tokens"] for batch, _ in zip(loader, range(2))]
-        data.trainer.global_step = 2 * (epoch + 1)
+        data.trainer.read.processed = 2 * (epoch + 1)
     expected = [data.train_sample(1 + 2 * i).tokens for i in range(12)]
     assert torch.equal(torch.cat(found), torch.stack(expected))
 
@@ -260,7 +265,7 @@ def test_workers_serve_what_one_process_serves():
 def test_data_reaches_workers_that_are_started_afresh():
     data = CopyDataModule(length=8, batch_size=3)
     expected = data.train_sample(5).tokens
-    data.trainer = Trainer(global_step=2, accumulate_grad_batches=2)
+    data.trainer = Trainer(batches=4)
     data.trainer.held = lambda: None  # a trainer cannot be pickled, and need not be
     copied = pickle.loads(pickle.dumps(data))
     assert copied.rows_per_step == data.rows_per_step == 6
@@ -269,6 +274,89 @@ def test_data_reaches_workers_that_are_started_afresh():
         assert torch.equal(mine["tokens"], other["tokens"])
     assert copied.trainer is None and torch.equal(copied.train_sample(5).tokens, expected)
     assert pickle.loads(pickle.dumps(copied.validation_set()))[0].tokens.shape == (16,)
+
+
+class Reading(LanguageModelModule):
+    """Notes what it is trained on."""
+
+    def training_step(self, batch, batch_idx):
+        self.read = [*getattr(self, "read", []), *batch["tokens"].sum(-1).tolist()]
+        return super().training_step(batch, batch_idx)
+
+
+class Numbers(CopyDataModule):
+    """Samples that say which they are."""
+
+    def train_sample(self, index):
+        return Sample(torch.tensor([index, 0]))
+
+
+def read_by(data, tmp_path, **settings):
+    """Which samples a run reads, in order."""
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    checkpoint = settings.pop("ckpt_path", None)
+    settings = {"max_steps": -1, "limit_val_batches": 0, "enable_checkpointing": False} | settings
+    trainer = L.Trainer(default_root_dir=tmp_path, **quiet, **settings)
+    module = Reading(model=zoo.language_model(), warmup_steps=1)
+    trainer.fit(module, data, ckpt_path=checkpoint)
+    return module.read, trainer
+
+
+def test_every_sample_is_read_once_however_batches_add_up(tmp_path):
+    def numbers(batch_size=1):
+        return Numbers(length=16, symbols=64, batch_size=batch_size)
+
+    found, _ = read_by(numbers(), tmp_path, accumulate_grad_batches=4, limit_train_batches=5, max_epochs=3)
+    assert found == list(range(15))
+    schedule = GradientAccumulationScheduler({0: 1, 2: 4})
+    found, _ = read_by(numbers(), tmp_path, limit_train_batches=4, max_epochs=4, callbacks=[schedule])
+    assert found == list(range(16))
+    found, _ = read_by(numbers(), tmp_path, overfit_batches=2, max_epochs=3)
+    assert found == [0, 1] * 3
+    found, trainer = read_by(numbers(2), tmp_path, max_steps=4)
+    assert found == list(range(8))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    for batch_size, more in ((4, {}), (1, {}), (2, {"accumulate_grad_batches": 2})):
+        found, _ = read_by(numbers(batch_size), tmp_path, max_steps=6, ckpt_path=tmp_path / "last.ckpt", **more)
+        assert found == list(range(8, 8 + len(found))) and len(found) >= 2 * batch_size
+
+
+def test_other_ranks_go_on_with_the_samples_after_those_of_all():
+    data = CopyDataModule(length=8, batch_size=3)
+    data.trainer = Trainer(batches=2)
+    state = data.state_dict()
+    assert state == {"samples": 12, "batches": 2}
+    alone = CopyDataModule(length=8, batch_size=3)
+    alone.load_state_dict(state)
+    batch = next(iter(alone.train_dataloader()))
+    assert torch.equal(batch["tokens"], torch.stack([data.train_sample(i).tokens for i in (12, 13, 14)]))
+    two = CopyDataModule(length=8, batch_size=3)
+    two.load_state_dict(state)
+    for trainer in (Trainer(batches=2), Trainer()):  # one that goes on, and one that begins
+        two.trainer = trainer
+        batch = next(iter(two.train_dataloader()))
+        assert torch.equal(batch["tokens"], torch.stack([data.train_sample(i).tokens for i in (13, 15, 17)]))
+
+
+def test_a_file_that_was_changed_is_not_read_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "text"
+    path.write_bytes(b"a" * 4000)
+    before = TextDataModule(source=str(path), length=8)
+    assert set(before.train_sample(0).tokens.tolist()) == {ord("a")}
+    (tmp_path / "new").write_bytes(b"c" * 5000)
+    (tmp_path / "new").replace(path)
+    after = TextDataModule(source=str(path), length=8)
+    assert set(after.train_sample(0).tokens.tolist()) == {ord("c")}
+    path.write_bytes(b"d" * 100)
+    shorter = TextDataModule(source=str(path), length=8)
+    path.write_bytes(b"e" * 90)
+    with pytest.raises(ValueError, match="text was changed since it was looked at; build the data module again"):
+        shorter.train_sample(0)
+    for folder, letter in (("one", b"1"), ("two", b"2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same").write_bytes(letter * 4000)
+        monkeypatch.chdir(tmp_path / folder)
+        assert set(TextDataModule(source="same", length=8).train_sample(0).tokens.tolist()) == set(letter)
 
 
 def test_ranks_take_different_samples():
@@ -281,6 +369,6 @@ def test_ranks_take_different_samples():
 
 def test_a_stream_that_resumes_goes_on_where_it_stopped():
     data = CopyDataModule(length=8, batch_size=3)
-    data.load_state_dict({"samples": 6})
+    data.load_state_dict({"samples": 6, "batches": 0})
     batch = next(iter(data.train_dataloader()))
     assert torch.equal(batch["tokens"], torch.stack([data.train_sample(i).tokens for i in (6, 7, 8)]))

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from wavecomp.commands.checkpoint import add_checkpoint, byte_model
-from wavecomp.files import CodesWriter
+from wavecomp.files import CodesFile, CodesWriter
 from wavecomp.networks import StreamingEncoder
 
 PIECE = 1 << 16
@@ -32,6 +32,7 @@ def run(arguments: Namespace) -> None:
     size = sum(map(size_of, paths))
     if output.exists() and any(output.samefile(path) for path in paths):
         raise ValueError(f"output {output} is one of the files to read; give another")
+    check_output(output)
     model = byte_model(arguments.checkpoint)
     began = time.perf_counter()
     with torch.inference_mode(), CodesWriter(output, model) as writer:
@@ -54,6 +55,15 @@ def run(arguments: Namespace) -> None:
     for stage, span in enumerate(model.body.spans):
         if span > encoder.tokens:
             sys.stdout.write(f"chunk_networks[{stage}] reads chunks of {span:,} bytes: it made no codes\n")
+
+
+def check_output(path: Path) -> None:
+    """Raise ``ValueError`` for a file that is there and holds anything but codes, such as a checkpoint."""
+    if path.is_file():
+        try:
+            CodesFile(path)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"output {path} exists and holds no codes; give another, or remove it") from error
 
 
 def size_of(path: Path) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
 
 import torch
@@ -31,7 +33,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Write the continuation as it comes."""
-    prompt = Path(arguments.prompt_file).read_bytes() if arguments.prompt_file else arguments.prompt.encode()
+    prompt = os.fsencode(arguments.prompt)  # as it came, whatever it is
+    if arguments.prompt_file is not None:
+        prompt = Path(arguments.prompt_file).read_bytes()
+    if arguments.seed is not None and not 0 <= arguments.seed < 2**63:
+        raise ValueError(f"--seed {arguments.seed} is out of range; allowed: 0 to 2 ** 63 - 1")
     model = byte_model(arguments.checkpoint)
     generator = torch.Generator()
     if arguments.seed is None:
@@ -45,8 +51,10 @@ def run(arguments: Namespace) -> None:
         top_k=arguments.top_k,
         top_p=arguments.top_p,
         generator=generator,
-        codes=load_codes(arguments.codes, model) if arguments.codes else None,
+        codes=None if arguments.codes is None else load_codes(arguments.codes, model),
     )
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not have every character
     for text in decoded(tokens):
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
+from enum import Enum
 from typing import Any
 
 import torch
@@ -28,7 +30,10 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def settings_of(module: nn.Module) -> dict[str, Any]:
-    """The plain values that a module keeps, by name: what it is set to, but for its tensors and submodules."""
+    """The plain values that a module keeps, by name: what it is set to, but for its tensors and submodules.
+
+    Functions, such as activations, count by name.
+    """
     return {
         name: _as_tuples(value)
         for name, value in sorted(vars(module).items())
@@ -47,13 +52,23 @@ def raw_bytes(tensor: Tensor) -> memoryview:
 
 
 def _plain(value: Any) -> bool:
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set | frozenset):
         return all(map(_plain, value))
+    if isinstance(value, dict):
+        return all(map(_plain, value)) and all(map(_plain, value.values()))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return all(_plain(getattr(value, field.name)) for field in dataclasses.fields(value))
-    return value is None or isinstance(value, bool | int | float | str)
+    return value is None or isinstance(value, bool | int | float | str | torch.dtype | Enum) or inspect.isroutine(value)
 
 
 def _as_tuples(value: Any) -> Any:
-    """A list and a tuple set the same; configs know lists only."""
-    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
+    """A list and a tuple set the same; configs know lists only. What has no order gets one, and functions a name."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_as_tuples, value))
+    if isinstance(value, set | frozenset):
+        return tuple(sorted(map(_as_tuples, value), key=repr))
+    if isinstance(value, dict):
+        return tuple(sorted(((_as_tuples(key), _as_tuples(item)) for key, item in value.items()), key=repr))
+    if inspect.isroutine(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return value

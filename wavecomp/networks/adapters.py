@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wavecomp.codes import Codes
 from wavecomp.modules import Module
+from wavecomp.networks.chunk import check_returned
 
 
 class SequenceAdapter(Module):
@@ -72,11 +73,8 @@ class SequenceAdapter(Module):
         out = self.module(x.mT if self.channels_first else x, **arguments)
         out = getattr(out, "last_hidden_state", out)
         out = out[0] if isinstance(out, tuple) else out
-        out = out.mT if self.channels_first else out
-        if out.shape != x.shape:
-            name = type(self.module).__name__
-            raise ValueError(f"module {name} returned shape {tuple(out.shape)}, expected {tuple(x.shape)}")
-        return out
+        out = out.mT if self.channels_first and isinstance(out, Tensor) else out
+        return check_returned("module", self.module, out, x)
 
 
 class ReduceAdapter(Module):
@@ -118,11 +116,8 @@ class ReduceAdapter(Module):
 
     def _read(self, values: Tensor, mask: Tensor) -> Tensor:
         told = {"mask": mask} if isinstance(self.network, SequenceAdapter) else {}
-        read = self.network(values, **told)
-        if read.shape != values.shape:
-            name = type(self.network).__name__
-            raise ValueError(f"network {name} returned shape {tuple(read.shape)}, expected {tuple(values.shape)}")
-        return read
+        hint = "; SequenceAdapter takes such modules"
+        return check_returned("network", self.network, self.network(values, **told), values, hint=hint)
 
     def step(self, codes: Codes, state: Codes | None = None) -> tuple[Codes, Codes]:
         """Further codes of a sequence, as ``forward`` on the whole gives them: it is read anew, as its state.

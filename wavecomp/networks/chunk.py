@@ -112,15 +112,25 @@ def read_chunks(chunks: Chunks, network: nn.Module, lengths: bool, *, name: str)
         out = network(rows, lengths=None if chunks.dense else chunks.lengths.flatten())
     else:
         out = network(rows)
-    kind = type(network).__name__
+    out = check_returned(name, network, out, rows, hint="; SequenceAdapter takes such modules")
+    return chunks.replace(values=out.view_as(chunks.values) * chunks.mask[..., None])
+
+
+def check_returned(name: str, module: nn.Module, out: Any, given: Tensor, *, hint: str = "") -> Tensor:
+    """What a module returned, or a ``ValueError`` unless it is a tensor of the shape that it was given.
+
+    Args:
+        name: of the argument that the module came as.
+        hint: behind the error where it is no tensor.
+    """
+    kind = type(module).__name__
     if not isinstance(out, Tensor):
         raise ValueError(
-            f"{name} {kind} returned a {type(out).__name__}, expected a tensor of shape {tuple(rows.shape)}; "
-            "SequenceAdapter takes such modules"
+            f"{name} {kind} returned a {type(out).__name__}, expected a tensor of shape {tuple(given.shape)}{hint}"
         )
-    if out.shape != rows.shape:
-        raise ValueError(f"{name} {kind} returned shape {tuple(out.shape)}, expected {tuple(rows.shape)}")
-    return chunks.replace(values=out.view_as(chunks.values) * chunks.mask[..., None])
+    if out.shape != given.shape:
+        raise ValueError(f"{name} {kind} returned shape {tuple(out.shape)}, expected {tuple(given.shape)}")
+    return out
 
 
 def takes_lengths(network: nn.Module) -> bool:

@@ -164,10 +164,11 @@ class Sampler:
         """``(batch,)``."""
         if self.temperature == 0:
             return logits.argmax(-1)
-        logits = logits.float() / self.temperature
+        logits = logits.float()
+        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature  # the likeliest stays finite
         if self.top_k is not None:
-            least = logits.topk(min(self.top_k, logits.shape[-1])).values[:, -1:]
-            logits = logits.masked_fill(logits < least, -torch.inf)
+            found = logits.topk(min(self.top_k, logits.shape[-1]))
+            logits = torch.full_like(logits, -torch.inf).scatter(-1, found.indices, found.values)
         chances = logits.softmax(-1)
         if self.top_p is not None:
             chances = nucleus(chances, self.top_p)

@@ -16,6 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wavecomp.files import CONFIG, read_checkpoint
 from wavecomp.files.recipes import headline, recipe_path, recipes
@@ -81,11 +82,6 @@ class Cli(LightningCLI):
         settings.ckpt_path = self._checkpoint(settings.get("ckpt_path"), settings.trainer.default_root_dir)
         # checkpoints hold tensors and plain values: nothing is unpickled
         settings.weights_only = True
-        for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
-            # the parser reads a count as a float, which Lightning takes for a share
-            value = settings.trainer[name]
-            if isinstance(value, float) and value > 1 and value.is_integer():
-                settings.trainer[name] = int(value)
 
     def _checkpoint(self, asked: str | None, root: str) -> str | None:
         if asked is None:
@@ -106,7 +102,12 @@ class Cli(LightningCLI):
             raise ValueError(str(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        root = self._get(self.config_init, "trainer").default_root_dir
+        settings = self._get(self.config_init, "trainer")
+        root = settings.default_root_dir
+        for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
+            # the parser reads 1 as 1.0, which Lightning takes for all; and that is what nobody has to ask for
+            if settings[name] == 1:
+                kwargs[name] = 1
         extra: list[Any] = []
         if self.subcommand == "fit":
             logger = CSVLogger(root, name="")
@@ -136,7 +137,9 @@ class Cli(LightningCLI):
         return [csv, *(asked if isinstance(asked, list) else [asked])]
 
     def after_fit(self) -> None:
-        """Save the last step and say what came of it."""
+        """Save the last step and say what came of it; a dry run leaves nothing behind."""
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         path = self.last.save_now(self.trainer)
         if self.trainer.is_global_zero:
             print(summary(self.trainer, path))
@@ -158,7 +161,8 @@ def newest_checkpoint(root: Path) -> Path:
     Raises:
         FileNotFoundError: when there is none.
     """
-    found = sorted(root.glob("version_*/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    found = [path for path in root.glob("version_*/last.ckpt") if (path.parent / CONFIG).is_file()]
+    found.sort(key=lambda path: path.stat().st_mtime)
     if not found:
         raise FileNotFoundError(f"ckpt_path=last: no run below {root} has a last.ckpt to resume from")
     return found[-1]
@@ -227,6 +231,15 @@ def run(args: list[str]) -> None:
             seed_everything_default=0,
             auto_configure_optimizers=False,
         )
+    except SIGTERMException:
+        raise SystemExit(143) from None
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        first, *_ = str(error).splitlines()
+        raise ValueError(f"--ckpt_path is of another model than the config: {first.rstrip(':')}") from error
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise SystemExit(130) from None

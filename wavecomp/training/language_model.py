@@ -155,8 +155,15 @@ class LanguageModelModule(CompressionModule):
     def _hidden_rows(self, codes: Codes) -> Tensor:
         """``(batch, 1)``: evenly spread over the rows of all steps, so that a run that resumes hides the same."""
         batch = codes.values.shape[0]
-        row = self.global_step * batch + torch.arange(batch, device=codes.values.device)
+        row = self._batches_before() * batch + torch.arange(batch, device=codes.values.device)
         return (((row + 1) * self.hidden_share).floor() > (row * self.hidden_share).floor())[:, None]
+
+    def _batches_before(self) -> int:
+        """Training batches of all ranks before this one of this rank."""
+        if self._trainer is None:
+            return 0
+        reader = self._trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+        return self._trainer.fit_loop.epoch_loop.total_batch_idx * reader["num_replicas"] + reader["rank"]
 
     def _read(self, batch: Batch, codes: Codes) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood of each token, and whether it was the likeliest: ``(batch, length)`` each."""

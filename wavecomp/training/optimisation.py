@@ -171,7 +171,10 @@ class CompressionModule(L.LightningModule):
         )
         steps = self.trainer.estimated_stepping_batches
         if not 0 < steps < math.inf:
-            raise ValueError("trainer.max_steps=-1 leaves the cosine without an end; give a number of steps")
+            raise ValueError(
+                f"trainer.max_steps={self.trainer.max_steps} leaves the cosine {steps} steps; allowed: 1 and above, "
+                "finite"
+            )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step, int(steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -10,29 +11,58 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wavecomp.training.steps import StepWatch
 
+EVERY = 20  # steps between two looks at the clock
+
 
 class LastCheckpoint(ModelCheckpoint):
-    """``last.ckpt``: written after every validation and on demand, to resume from.
+    """``last.ckpt``: written after every validation, every few minutes and on demand, to resume from.
 
     Args:
         folder: where it goes.
+        minutes: after which it is written again where nothing was validated.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, minutes: float = 10.0) -> None:
         super().__init__(dirpath=folder, filename="last", enable_version_counter=False)
+        self.minutes = minutes
+        self._written = time.monotonic()
+        self._own_watch = StepWatch()
 
     def save_now(self, trainer: L.Trainer) -> Path:
         """Write it as of now."""
         path = Path(self.dirpath or ".") / f"{self.filename}{self.FILE_EXTENSION}"
         trainer.save_checkpoint(path, weights_only=False)
+        self._written = time.monotonic()
         return path
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._written = time.monotonic()
+        self._own_watch.start(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        self._written = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        # clocks of ranks differ, and to ask them all takes time
+        if self._own_watch.stepped(trainer) and trainer.global_step % EVERY == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            due = time.monotonic() - self._written > 60 * self.minutes
+            if trainer.strategy.reduce_boolean_decision(due, all=False):
+                self.save_now(trainer)
 
 
 class SafeStop(Callback):
     """Ctrl-C ends training after the step that runs, with a checkpoint to resume from; a second one ends it at once.
+
+    So does SIGTERM, with which schedulers take a machine back.
 
     Args:
         checkpoint: where to save.
@@ -60,7 +90,8 @@ class SafeStop(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # half of an accumulated gradient would be lost; and all ranks stop at one step
-        if not self._watch.stepped(trainer) or not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
+        asked = self.asked or trainer.received_sigterm
+        if not self._watch.stepped(trainer) or not trainer.strategy.reduce_boolean_decision(asked, all=False):
             return
         step = trainer.global_step
         for logger in trainer.loggers:
@@ -69,7 +100,7 @@ class SafeStop(Callback):
             logger.save()
         path = self.checkpoint.save_now(trainer)
         rank_zero_info(f"\nSaved step {step} to {path}. Resume with the same command and --ckpt_path last")
-        raise KeyboardInterrupt
+        raise SIGTERMException if trainer.received_sigterm else KeyboardInterrupt
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         self.asked = True

@@ -141,6 +141,8 @@ def hold_out(
 ) -> tuple[list[Document], list[Document]]:
     """Training and validation documents: of each class, the share whose digests are the lowest is for validation.
 
+    Documents that say the same are on one side, all of them.
+
     Raises:
         ValueError: a share outside 0 to 1, or a class with a single document.
     """
@@ -148,14 +150,21 @@ def hold_out(
         raise ValueError(f"validation_share={share} is out of range; allowed: between 0 and 1")
     validation: set[int] = set()
     for label in {document.label for document in documents}:
-        members = [place for place, document in enumerate(documents) if document.label == label]
-        if len(members) < 2:
+        alike: dict[bytes, list[int]] = {}
+        for place, document in enumerate(documents):
+            if document.label == label:
+                alike.setdefault(document.digest, []).append(place)
+        if len(alike) < 2:
             raise ValueError(
                 f"class {classes[label]!r} has 1 document, none to validate on; "
-                "allowed: 2 and above, or a validation_source"
+                "allowed: 2 different ones and above, or a validation_source"
             )
-        members.sort(key=lambda place: documents[place].digest)
-        validation.update(members[: min(len(members) - 1, max(1, round(share * len(members))))])
+        wanted, chosen = round(share * sum(map(len, alike.values()))), list[int]()
+        for digest in sorted(alike)[:-1]:
+            if chosen and len(chosen) >= wanted:
+                break
+            chosen += alike[digest]
+        validation.update(chosen)
     kept = [document for place, document in enumerate(documents) if place not in validation]
     return kept, [documents[place] for place in sorted(validation)]
 

@@ -257,7 +257,7 @@ class _Rows(IterableDataset[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         info = torch.utils.data.get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        batches = self.data.state_dict()["samples"] // self.data.batch_size
+        batches = self.data.position() // (self.ranks * self.data.batch_size)
         # the first worker serves the next batch: it takes over from the one whose turn it was
         turn = (worker + batches) % workers
         done = len(range(turn, batches, workers)) * self.data.batch_size

@@ -110,8 +110,9 @@ class SampleDataModule(L.LightningDataModule):
     """Serves :meth:`train_sample` without end and :meth:`validation_set` once.
 
     Training sample i depends on the seed and i alone, whoever asks for it: ranks take every n-th, and a run that
-    resumes goes on with the sample after the last that it learned from. Data that can only be read in order give
-    :meth:`train_stream` instead.
+    resumes, on however many ranks and in batches of whatever size, goes on with the sample after the last of those
+    that were read. Data that can only be read in order give :meth:`train_stream` instead. With ``overfit_batches``
+    every epoch reads the same samples.
 
     Args:
         batch_size: rows per batch and rank.
@@ -134,7 +135,7 @@ class SampleDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.num_workers = num_workers
-        self._first = 0
+        self._before = 0, 0
         self._told: tuple[int, int] | None = None
 
     def train_sample(self, index: int) -> Sample:
@@ -143,7 +144,7 @@ class SampleDataModule(L.LightningDataModule):
 
     def __getstate__(self) -> dict[str, Any]:
         # workers are given the data, not the trainer that holds it, and what is asked of that
-        known = {"trainer": None, "_first": self.state_dict()["samples"], "_told": self._reader()}
+        known = {"trainer": None, "_before": (self.position(), 0), "_told": self._reader()}
         return {**self.__dict__, **known}
 
     @property
@@ -166,7 +167,7 @@ class SampleDataModule(L.LightningDataModule):
         return reader["rank"], reader["num_replicas"]
 
     def train_stream(self, rank: int, ranks: int) -> IterableDataset[Sample]:
-        """Training samples of one rank without end, whenever it is begun after those that it has learned from."""
+        """Training samples of one rank without end, whenever it is begun after those that were read."""
         return _Stream(self, rank=rank, ranks=ranks)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -185,18 +186,33 @@ class SampleDataModule(L.LightningDataModule):
         """Samples to a batch, checked against the vocabulary."""
         return collate(samples, vocabulary=self.vocabulary)
 
-    def state_dict(self) -> dict[str, int]:
-        """How many samples each rank has learned from; kept in checkpoints."""
+    def position(self) -> int:
+        """The next training sample: all ranks have read as many. The first one where an epoch is as the one before."""
+        samples, batches = self._before
         if not self.trainer:
-            return {"samples": self._first}
-        return {"samples": self.trainer.global_step * self.trainer.accumulate_grad_batches * self.batch_size}
+            return samples
+        if getattr(self.trainer, "overfit_batches", 0):
+            return 0
+        read = self._batches_read()
+        # of a trainer that did not go through what was read before, all batches are new
+        return samples + (read - batches if read >= batches else read) * self.rows_per_step
+
+    def _batches_read(self) -> int:
+        """By each rank, in all epochs and before a resume."""
+        assert self.trainer
+        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return total.processed
+
+    def state_dict(self) -> dict[str, int]:
+        """How many samples all ranks have read, and in how many batches each; kept in checkpoints."""
+        return {"samples": self.position(), "batches": self._batches_read() if self.trainer else 0}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self._first = state_dict["samples"]
+        self._before = state_dict["samples"], state_dict["batches"]
 
 
 class _Stream(IterableDataset[Sample]):
-    """Every ``ranks``-th sample without end; whole batches go round the workers."""
+    """Every ``ranks``-th sample without end, after those that were read; whole batches go round the workers."""
 
     def __init__(self, data: SampleDataModule, *, rank: int, ranks: int) -> None:
         self.data, self.rank, self.ranks = data, rank, ranks
@@ -204,10 +220,10 @@ class _Stream(IterableDataset[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         worker = torch.utils.data.get_worker_info()
         batch, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        first = self.data.state_dict()["samples"]  # an epoch goes on where the last one ended
+        first = self.data.position()  # an epoch goes on where the last one ended
         while True:
             for row in range(batch * self.data.batch_size, (batch + 1) * self.data.batch_size):
-                yield self.data.train_sample((first + row) * self.ranks + self.rank)
+                yield self.data.train_sample(first + row * self.ranks + self.rank)
             batch += workers
 
 

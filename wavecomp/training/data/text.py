@@ -11,6 +11,7 @@ import sysconfig
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +32,21 @@ class Piece:
     stop: int
 
 
+class Stamp(NamedTuple):
+    """What changes with the content of a file."""
+
+    device: int
+    node: int
+    size: int
+    time: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """That of a file as it is now."""
+        found = path.stat()
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
 class Corpus:
     """Stretches of files, read as one long sequence of bytes. Nothing is held in memory.
 
@@ -39,26 +55,33 @@ class Corpus:
     """
 
     def __init__(self, pieces: list[Piece]) -> None:
-        self.pieces = pieces
+        self.pieces = [Piece(piece.path.absolute(), piece.start, piece.stop) for piece in pieces]
+        self.stamps = {piece.path: Stamp.of(piece.path) for piece in self.pieces}
         self.starts = [0, *itertools.accumulate(piece.stop - piece.start for piece in pieces)]
 
     def __len__(self) -> int:
         return self.starts[-1]
 
     def read(self, start: int, count: int) -> np.ndarray:
-        """Bytes ``start`` to ``start + count``, as uint8."""
+        """Bytes ``start`` to ``start + count``, as uint8.
+
+        Raises:
+            ValueError: a file that was changed since, when it is opened.
+        """
         parts = []
         at = bisect.bisect_right(self.starts, start) - 1
         while count > 0:
             piece = self.pieces[at]
             begin = piece.start + start - self.starts[at]
-            parts.append(_mapped(piece.path)[begin : min(begin + count, piece.stop)])
+            parts.append(_mapped(piece.path, self.stamps[piece.path])[begin : min(begin + count, piece.stop)])
             start, count, at = start + len(parts[-1]), count - len(parts[-1]), at + 1
         return np.concatenate(parts)
 
 
 @functools.lru_cache(maxsize=64)
-def _mapped(path: Path) -> np.memmap:
+def _mapped(path: Path, stamp: Stamp) -> np.memmap:
+    if Stamp.of(path) != stamp:
+        raise ValueError(f"{path} was changed since it was looked at; build the data module again")
     return np.memmap(path, dtype=np.uint8, mode="r")
 
 
