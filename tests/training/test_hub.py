@@ -321,6 +321,15 @@ def test_what_cannot_be_loaded_is_named(libraries, tmp_path):
         HubTextDataModule(dataset="any", tokenizer=str(tmp_path / "broken.json"))
 
 
+def test_documents_of_nothing_do_not_keep_a_rank_waiting(libraries, tmp_path):
+    data = HubTextDataModule(dataset=save(tmp_path / "set", documents=["", "ape", ""]), validation_split="train")
+    rows = data.rows(data.train_texts(data._train, 0, 1))
+    assert text_of([next(rows)]).startswith("ape")
+    data = HubTextDataModule(dataset=save(tmp_path / "none", documents=["", ""]), validation_split="train")
+    with pytest.raises(ValueError, match="has no text for part 1 of 1"):
+        next(data.rows(data.train_texts(data._train, 0, 1)))
+
+
 def test_a_part_without_documents_is_named(libraries, tmp_path):
     data = HubTextDataModule(dataset=save(tmp_path / "set", documents=["ape"], shards=1), validation_share=1e-9)
     with pytest.raises(ValueError, match="has no text for part 2 of 2; allowed: at least one document for each rank"):

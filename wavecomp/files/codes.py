@@ -268,6 +268,6 @@ def load_codes(path: str | Path, model: nn.Module | None = None) -> Codes:
     return Codes(
         **{**fields, **integers},
         mask=torch.ones_like(fields["end"], dtype=torch.bool),
-        tokens=torch.tensor([int(file.metadata["tokens"])]),
+        tokens=torch.tensor([int(file.metadata["tokens"])], device="cpu"),
         dense=True,
     )

@@ -198,7 +198,7 @@ class HubTextDataModule(SampleDataModule):
             ValueError: a part without documents.
         """
         for epoch in itertools.count():
-            texts = self.epoch_texts(loaded, part, parts, epoch)
+            texts = filter(None, self.epoch_texts(loaded, part, parts, epoch))
             first = next(texts, None)
             if first is None:
                 raise ValueError(

@@ -136,4 +136,5 @@ def passkey_match(answer: str, reference: str) -> bool:
     if expected is None:
         raise ValueError(f"reference={reference!r} has no integer; allowed: text with one")
     found = re.search(r"\d+", answer)
-    return found is not None and int(found[0]) == int(expected[0])
+    # as text: an answer may go on for more digits than Python makes numbers of
+    return found is not None and found[0].lstrip("0") == expected[0].lstrip("0")
