@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -81,9 +84,9 @@ def run_command(name: str, args: list[str]) -> None:
     parser = CommandParser(prog=f"wavecomp {name}", description=str(command.__doc__))
     command.add_arguments(parser)
     arguments = parser.parse_args(args)
-    at_once = signal.signal(signal.SIGTERM, terminated)  # so that what is half written is cleared away
     try:
-        command.run(arguments)
+        with clearing_away():
+            command.run(arguments)
     except BrokenPipeError:
         # who reads has had enough; what is left in the buffer goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -91,13 +94,23 @@ def run_command(name: str, args: list[str]) -> None:
         raise
     except Exception as error:  # what no check foresaw: a library's own error, no memory
         fail(f"{type(error).__name__}: {error}; `wavecomp --debug {name} ...` shows where it came from")
+
+
+@contextlib.contextmanager
+def clearing_away() -> Iterator[None]:
+    """SIGTERM ends what runs as Ctrl-C does, so that nothing half written is left behind."""
+    if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
+        yield
+        return
+
+    def ended(signum: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        yield
     finally:
-        signal.signal(signal.SIGTERM, at_once)
-
-
-def terminated(signum: int, frame: FrameType | None) -> NoReturn:
-    """End as Ctrl-C does."""
-    raise SystemExit(128 + signum)
+        signal.signal(signal.SIGTERM, before)
 
 
 class CommandParser(argparse.ArgumentParser):
