@@ -18,7 +18,7 @@ import wavecomp as wc
 from wavecomp import cli
 from wavecomp.files.recipes import recipe_path, recipes
 from wavecomp.training import LanguageModelModule
-from wavecomp.training.cli import with_recipe_paths
+from wavecomp.training.cli import single_batches, with_recipe_paths
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
 
@@ -184,6 +184,41 @@ def test_a_count_of_batches_is_no_share(count, tmp_path, monkeypatch):
     assert set(seen) == {count} and isinstance(seen[0], int)
 
 
+def test_one_and_all_batches_are_told_apart(tmp_path):
+    (tmp_path / "one.yaml").write_text("trainer: {limit_val_batches: 1, limit_test_batches: 1.0}")
+    one = ["fit", "--config", str(tmp_path / "one.yaml")]
+    assert single_batches(one) == {"limit_val_batches"}
+    assert single_batches([*one, "--trainer.limit_val_batches", "1.0"]) == set()
+    more = ["--trainer.limit_train_batches=1", "--trainer.limit_test_batches", "1", "--trainer.max_steps", "1"]
+    assert single_batches([*one, *more]) == {f"limit_{name}_batches" for name in ("val", "train", "test")}
+
+
+def test_a_run_that_resumes_has_the_controller_of_one_that_went_on(tmp_path, monkeypatch):
+    recipe = yaml.safe_load(Path(TINY).read_text())
+    (network,) = recipe["model"]["init_args"]["model"]["init_args"]["body"]["init_args"]["chunk_networks"]
+    compressor = network.get("init_args", network)["compressor"]["init_args"]
+    compressor["transform"]["init_args"]["level"] = 4
+    compressor["pruner"] = {"class_path": "wavecomp.Shrinkage", "init_args": {"target_ratio": 4}}
+    compressor.pop("detail_channel", None)
+    (tmp_path / "adaptive.yaml").write_text(yaml.safe_dump(recipe))
+    run = ["fit", "--config", str(tmp_path / "adaptive.yaml"), "--trainer.default_root_dir", str(tmp_path)]
+    cli.main(run)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        training_step = LanguageModelModule.training_step
+
+        def interrupted(self, batch, batch_idx):
+            if self.global_step == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            return training_step(self, batch, batch_idx)
+
+        patch.setattr(LanguageModelModule, "training_step", interrupted)
+        handler = signal.getsignal(signal.SIGINT)
+        cli.main(run)
+    signal.signal(signal.SIGINT, handler)
+    cli.main([*run, "--ckpt_path", "last"])
+    same_model(tmp_path / "version_0", tmp_path / "version_2")
+
+
 def test_a_checkpoint_of_another_model_is_named(trained, tmp_path, capsys):
     recipe = yaml.safe_load(Path(TINY).read_text())
     recipe["model"]["init_args"]["model"]["init_args"]["embedding"]["init_args"]["num_embeddings"] += 1
@@ -209,6 +244,7 @@ def test_a_run_that_validates_nothing_has_a_checkpoint_all_the_same(tmp_path, mo
 @pytest.mark.slow
 def test_a_run_that_is_told_to_end_saves_and_does_not_look_finished(tmp_path):
     command = [sys.executable, "-m", "wavecomp", "fit", "--config", TINY, "--trainer.default_root_dir", str(tmp_path)]
+    command += ["--trainer.accumulate_grad_batches", "4"]  # in which most batches end no step
     settings = ["--trainer.max_steps", "100000", "--trainer.val_check_interval", "100000"]
     run = subprocess.Popen([*command, *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     metrics = tmp_path / "version_0" / "metrics.csv"

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Self, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
+
+
+def weight_dtype(layer: nn.Module, like: Tensor) -> torch.dtype:
+    """That of a layer's weight, or of ``like`` where the layer is quantised and has none to show."""
+    return getattr(layer.weight, "dtype", like.dtype)
 
 
 class Arguments(NamedTuple):

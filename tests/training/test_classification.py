@@ -136,7 +136,7 @@ def test_epochs_hold_every_document_once_in_another_order(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_that_resumes_goes_on_where_it_stopped(tmp_path, workers):
     data = ListOpsDataModule(source=lists(tmp_path / "train.tsv", ROWS), batch_size=3, num_workers=workers)
-    data.load_state_dict({"samples": 60, "batches": 0})
+    data.load_state_dict({"position": 60})
     batch = next(iter(data.train_dataloader()))
     assert batch["labels"].tolist() == [data.train_sample(i).label for i in (60, 61, 62)]
 

@@ -265,7 +265,9 @@ def test_workers_serve_what_one_process_serves():
 def test_data_reaches_workers_that_are_started_afresh():
     data = CopyDataModule(length=8, batch_size=3)
     expected = data.train_sample(5).tokens
-    data.trainer = Trainer(batches=4)
+    data.trainer = Trainer()
+    data.position()
+    data.trainer.read.processed = 4
     data.trainer.held = lambda: None  # a trainer cannot be pickled, and need not be
     copied = pickle.loads(pickle.dumps(data))
     assert copied.rows_per_step == data.rows_per_step == 6
@@ -323,19 +325,41 @@ def test_every_sample_is_read_once_however_batches_add_up(tmp_path):
 
 def test_other_ranks_go_on_with_the_samples_after_those_of_all():
     data = CopyDataModule(length=8, batch_size=3)
-    data.trainer = Trainer(batches=2)
+    data.trainer = Trainer(batches=2)  # of a run before
     state = data.state_dict()
-    assert state == {"samples": 12, "batches": 2}
+    assert state == {"position": 0}  # it was not read from yet
+    data.trainer.read.processed = 4
+    state = data.state_dict()
+    assert state == {"position": 12}
     alone = CopyDataModule(length=8, batch_size=3)
     alone.load_state_dict(state)
     batch = next(iter(alone.train_dataloader()))
     assert torch.equal(batch["tokens"], torch.stack([data.train_sample(i).tokens for i in (12, 13, 14)]))
     two = CopyDataModule(length=8, batch_size=3)
     two.load_state_dict(state)
-    for trainer in (Trainer(batches=2), Trainer()):  # one that goes on, and one that begins
+    for trainer in (Trainer(batches=2), Trainer(), Trainer(batches=9)):  # that go on, and one that begins
+        two.load_state_dict(state)
         two.trainer = trainer
         batch = next(iter(two.train_dataloader()))
         assert torch.equal(batch["tokens"], torch.stack([data.train_sample(i).tokens for i in (13, 15, 17)]))
+
+
+def test_a_checkpoint_that_counts_the_samples_of_each_rank_is_read_too():
+    data = CopyDataModule(length=8, batch_size=3)
+    data.trainer = Trainer()
+    data.load_state_dict({"samples": 6})
+    assert data.position() == 12
+
+
+def test_a_further_trainer_goes_on_and_never_back():
+    data = CopyDataModule(length=8, batch_size=3)
+    data.load_state_dict({"position": 40})
+    data.trainer = Trainer()
+    found = []
+    for batches in range(0, 40, 3):
+        data.trainer.read.processed = batches
+        found.append(data.position())
+    assert found == [40 + 6 * batches for batches in range(0, 40, 3)]
 
 
 def test_a_file_that_was_changed_is_not_read_as_it_was(tmp_path, monkeypatch):
@@ -369,6 +393,6 @@ def test_ranks_take_different_samples():
 
 def test_a_stream_that_resumes_goes_on_where_it_stopped():
     data = CopyDataModule(length=8, batch_size=3)
-    data.load_state_dict({"samples": 6, "batches": 0})
+    data.load_state_dict({"position": 6})
     batch = next(iter(data.train_dataloader()))
     assert torch.equal(batch["tokens"], torch.stack([data.train_sample(i).tokens for i in (6, 7, 8)]))

@@ -13,6 +13,7 @@ from wavecomp.compressors.detail import DetailChannel
 from wavecomp.compressors.nodes import NodeCompressor
 from wavecomp.compressors.pruner import check_ratio
 from wavecomp.compressors.selection import mean_power
+from wavecomp.modules import weight_dtype
 from wavecomp.wavelets import DWT1d
 
 
@@ -126,6 +127,6 @@ class PartialSynthesis(NodeCompressor):
         levels = torch.arange(self.transform.level + 1, device=bands.values.device)
         # the values have their gradient through the codes; the factor's is the gate's own
         power = mean_power(bands, bands.layout.row, len(levels)).detach()
-        score = self.gate((power + 1e-6).log().to(bands.values.dtype)).float()
+        score = self.gate((power + 1e-6).log().to(weight_dtype(self.gate, bands.values))).float()
         # beside the straight line that the controller turns, a parabola, or only the outermost levels could win
         return score + self.controller.log_threshold * levels - 0.5 * levels.square()

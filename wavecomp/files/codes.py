@@ -19,7 +19,7 @@ from wavecomp.codes import Codes, compression_ratio
 from wavecomp.files import identity
 from wavecomp.files.identity import kind_of, raw_bytes
 
-FORMAT, VERSION = "wavecomp.codes", "2"
+FORMAT, VERSION = "wavecomp.codes", "3"
 # how each field of a code is stored: widest first, so that all lie aligned; None as they are
 STORED: dict[str, torch.dtype | None] = {
     "end": torch.int64,

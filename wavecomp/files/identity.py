@@ -54,8 +54,6 @@ def raw_bytes(tensor: Tensor) -> memoryview:
 def _plain(value: Any) -> bool:
     if isinstance(value, list | tuple | set | frozenset):
         return all(map(_plain, value))
-    if isinstance(value, dict):
-        return all(map(_plain, value)) and all(map(_plain, value.values()))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return all(_plain(getattr(value, field.name)) for field in dataclasses.fields(value))
     return value is None or isinstance(value, bool | int | float | str | torch.dtype | Enum) or inspect.isroutine(value)
@@ -67,8 +65,9 @@ def _as_tuples(value: Any) -> Any:
         return tuple(map(_as_tuples, value))
     if isinstance(value, set | frozenset):
         return tuple(sorted(map(_as_tuples, value), key=repr))
-    if isinstance(value, dict):
-        return tuple(sorted(((_as_tuples(key), _as_tuples(item)) for key, item in value.items()), key=repr))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = ((field.name, _as_tuples(getattr(value, field.name))) for field in dataclasses.fields(value))
+        return type(value).__qualname__, *fields
     if inspect.isroutine(value):
-        return f"{value.__module__}.{value.__qualname__}"
+        return getattr(value, "__module__", None), getattr(value, "__qualname__", type(value).__qualname__)
     return value

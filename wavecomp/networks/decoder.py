@@ -98,6 +98,9 @@ class LocalDecoder(Module):
             raise ValueError(f"memory_layers={sorted(attending)} names layers that are not among 0 to {layers - 1}")
         self.start = nn.Parameter(torch.randn(dim) * 0.02)
         self.place = nn.Embedding(period, dim) if period else None
+        if self.place is not None:
+            # as loud as the tokens it costs a quarter of a bit per byte in short training
+            nn.init.normal_(self.place.weight, std=0.1)
         self.convolution = ShortConvolution(dim=dim, width=convolution, causal=True) if convolution else nn.Identity()
         self.blocks = nn.ModuleList(
             TransformerBlock(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.codes import Codes
-from wavecomp.modules import Module
+from wavecomp.modules import Module, weight_dtype
 from wavecomp.positions.rotary import Rotary, rotary_angles, rotate
 
 
@@ -84,7 +84,7 @@ class PositionFrequencyEncoding(_FrequencyGain):
         return torch.cat([chunk, place, octave], dim=-1)
 
     def mark(self, values: Tensor, codes: Codes) -> Tensor:
-        return values + self.project(self.features(codes).to(values.dtype))
+        return values + self.project(self.features(codes).to(weight_dtype(self.project, values)))
 
     @staticmethod
     def _periods(count: int, like: Tensor) -> Tensor:

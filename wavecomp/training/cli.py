@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
+import re
 import sys
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
+import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -22,6 +24,8 @@ from wavecomp.files import CONFIG, read_checkpoint
 from wavecomp.files.recipes import headline, recipe_path, recipes
 from wavecomp.training.callbacks import BytesPerSecond, LastCheckpoint, SafeStop, SaveCodes
 from wavecomp.training.optimisation import CompressionModule
+
+LIMIT = re.compile("limit_(train|val|test|predict)_batches")
 
 
 def with_recipe_paths(args: list[str]) -> list[str]:
@@ -40,6 +44,19 @@ def with_recipe_paths(args: list[str]) -> list[str]:
         name = paths[0].stem
         raise ValueError(f"config {name!r} is an overlay and comes behind a recipe: --config RECIPE --config {name}")
     return resolved
+
+
+def single_batches(args: list[str]) -> set[str]:
+    """Which ``trainer.limit_*_batches`` are the whole number 1: the parser makes 1.0 of it, which stands for all."""
+    found: dict[str, bool] = {}
+    for before, arg in zip([None, *args], args):
+        name, _, value = arg.rpartition("=") if arg.startswith("--") and "=" in arg else (before or "", "", arg)
+        if name in ("--config", "-c"):
+            trainer = (yaml.safe_load(Path(value).read_text()) or {}).get("trainer") or {}
+            found |= {key: type(one) is int and one == 1 for key, one in trainer.items() if LIMIT.fullmatch(key)}
+        elif LIMIT.fullmatch(name.removeprefix("--trainer.")):
+            found[name.removeprefix("--trainer.")] = value.strip() == "1"
+    return {name for name, one in found.items() if one}
 
 
 class Parser(LightningArgumentParser):
@@ -104,10 +121,7 @@ class Cli(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         settings = self._get(self.config_init, "trainer")
         root = settings.default_root_dir
-        for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
-            # the parser reads 1 as 1.0, which Lightning takes for all; and that is what nobody has to ask for
-            if settings[name] == 1:
-                kwargs[name] = 1
+        kwargs |= dict.fromkeys(single_batches(sys.argv[1:]), 1)
         extra: list[Any] = []
         if self.subcommand == "fit":
             logger = CSVLogger(root, name="")

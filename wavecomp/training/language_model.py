@@ -155,8 +155,9 @@ class LanguageModelModule(CompressionModule):
     def _hidden_rows(self, codes: Codes) -> Tensor:
         """``(batch, 1)``: evenly spread over the rows of all steps, so that a run that resumes hides the same."""
         batch = codes.values.shape[0]
-        row = self._batches_before() * batch + torch.arange(batch, device=codes.values.device)
-        return (((row + 1) * self.hidden_share).floor() > (row * self.hidden_share).floor())[:, None]
+        row = self._batches_before() * batch + torch.arange(batch, dtype=torch.float64)
+        hidden = ((row + 1) * self.hidden_share).floor() > (row * self.hidden_share).floor()
+        return hidden[:, None].to(codes.values.device, non_blocking=True)
 
     def _batches_before(self) -> int:
         """Training batches of all ranks before this one of this rank."""

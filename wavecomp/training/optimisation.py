@@ -14,7 +14,6 @@ from torchmetrics import Metric
 from wavecomp.codes import Codes
 from wavecomp.compressors import RatioController
 from wavecomp.training.data import Batch, LabelledBatch
-from wavecomp.training.steps import StepWatch
 from wavecomp.wavelets import FilterBank
 
 
@@ -66,7 +65,6 @@ class CompressionModule(L.LightningModule):
         self.final_share = final_share
         self.statistics: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
-        self._watch = StepWatch()
         self._check_controllers()
         self.val_metrics = nn.ModuleDict(self.metrics())
         self.test_metrics = nn.ModuleDict(self.metrics())
@@ -137,16 +135,13 @@ class CompressionModule(L.LightningModule):
             bar = name not in ("answer_accuracy", "overflow")
             self.log(f"train/{name}", value, prog_bar=bar, batch_size=len(codes.tokens))
 
-    def on_train_start(self) -> None:
-        self._watch.start(self.trainer)
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Move the ratio controllers, once the optimiser has stepped, by the codes of all ranks."""
-        if self._watch.stepped(self.trainer):
-            for path, controller in self._controllers().items():
-                tokens, kept = self.trainer.strategy.reduce(self._counts[path], reduce_op="sum")
-                controller.update(tokens=tokens, codes=kept)
-            self._counts = {}
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, and then move the ratio controllers by the codes of all ranks in all batches of this step."""
+        super().optimizer_step(*args, **kwargs)
+        for path, controller in self._controllers().items():
+            tokens, kept = self.trainer.strategy.reduce(self._counts[path], reduce_op="sum")
+            controller.update(tokens=tokens, codes=kept)
+        self._counts = {}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._evaluate(batch, "val", self.val_metrics)

@@ -70,15 +70,17 @@ class SafeStop(Callback):
 
     def __init__(self, checkpoint: LastCheckpoint) -> None:
         self.checkpoint = checkpoint
-        self.asked = False
-        self._previous: Any = None
+        self.asked = self.terminated = False
+        self._previous: dict[int, Any] = {}
         self._watch = StepWatch()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._previous = signal.signal(signal.SIGINT, self._ask)
+        self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._ask)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._watch.start(trainer)
+        # instead of Lightning's own, which stops wherever training is and saves nothing
+        self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._ask)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restore()
@@ -90,8 +92,7 @@ class SafeStop(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # half of an accumulated gradient would be lost; and all ranks stop at one step
-        asked = self.asked or trainer.received_sigterm
-        if not self._watch.stepped(trainer) or not trainer.strategy.reduce_boolean_decision(asked, all=False):
+        if not self._watch.stepped(trainer) or not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             return
         step = trainer.global_step
         for logger in trainer.loggers:
@@ -100,14 +101,15 @@ class SafeStop(Callback):
             logger.save()
         path = self.checkpoint.save_now(trainer)
         rank_zero_info(f"\nSaved step {step} to {path}. Resume with the same command and --ckpt_path last")
-        raise SIGTERMException if trainer.received_sigterm else KeyboardInterrupt
+        terminated = trainer.strategy.reduce_boolean_decision(self.terminated, all=False)
+        raise SIGTERMException if terminated else KeyboardInterrupt
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.asked, self.terminated = True, signum == signal.SIGTERM
         rank_zero_info("\nStopping after this step. Press Ctrl-C again to stop at once, without a checkpoint.")
         self._restore()
 
     def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous = {}

@@ -135,7 +135,8 @@ class SampleDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.num_workers = num_workers
-        self._before = 0, 0
+        self._before = 0
+        self._counted: tuple[L.Trainer, int] | None = None
         self._told: tuple[int, int] | None = None
 
     def train_sample(self, index: int) -> Sample:
@@ -144,7 +145,7 @@ class SampleDataModule(L.LightningDataModule):
 
     def __getstate__(self) -> dict[str, Any]:
         # workers are given the data, not the trainer that holds it, and what is asked of that
-        known = {"trainer": None, "_before": (self.position(), 0), "_told": self._reader()}
+        known = {"trainer": None, "_before": self.position(), "_counted": None, "_told": self._reader()}
         return {**self.__dict__, **known}
 
     @property
@@ -157,6 +158,7 @@ class SampleDataModule(L.LightningDataModule):
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Any]:
+        self.position()  # counts from here on, also for workers that first look in a later epoch
         return self._loader(self.train_stream(*self._reader()))
 
     def _reader(self) -> tuple[int, int]:
@@ -188,27 +190,23 @@ class SampleDataModule(L.LightningDataModule):
 
     def position(self) -> int:
         """The next training sample: all ranks have read as many. The first one where an epoch is as the one before."""
-        samples, batches = self._before
         if not self.trainer:
-            return samples
+            return self._before
         if getattr(self.trainer, "overfit_batches", 0):
             return 0
-        read = self._batches_read()
-        # of a trainer that did not go through what was read before, all batches are new
-        return samples + (read - batches if read >= batches else read) * self.rows_per_step
-
-    def _batches_read(self) -> int:
-        """By each rank, in all epochs and before a resume."""
-        assert self.trainer
         total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return total.processed
+        if self._counted is None or self._counted[0] is not self.trainer:
+            self._counted = self.trainer, total.processed  # by the runs before this one
+        return self._before + (total.processed - self._counted[1]) * self.rows_per_step
 
     def state_dict(self) -> dict[str, int]:
-        """How many samples all ranks have read, and in how many batches each; kept in checkpoints."""
-        return {"samples": self.position(), "batches": self._batches_read() if self.trainer else 0}
+        """How many samples all ranks have read; kept in checkpoints."""
+        return {"position": self.position()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self._before = state_dict["samples"], state_dict["batches"]
+        # checkpoints had the samples of each rank before
+        self._before = state_dict.get("position", state_dict.get("samples", 0) * self._reader()[1])
+        self._counted = None
 
 
 class _Stream(IterableDataset[Sample]):
