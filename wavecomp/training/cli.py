@@ -50,7 +50,7 @@ def single_batches(args: list[str]) -> set[str]:
     """Which ``trainer.limit_*_batches`` are the whole number 1: the parser makes 1.0 of it, which stands for all."""
     found: dict[str, bool] = {}
     for before, arg in zip([None, *args], args):
-        name, _, value = arg.rpartition("=") if arg.startswith("--") and "=" in arg else (before or "", "", arg)
+        name, _, value = arg.partition("=") if arg.startswith("--") and "=" in arg else (before or "", "", arg)
         if name in ("--config", "-c"):
             trainer = (yaml.safe_load(Path(value).read_text()) or {}).get("trainer") or {}
             found |= {key: type(one) is int and one == 1 for key, one in trainer.items() if LIMIT.fullmatch(key)}
