@@ -261,3 +261,9 @@ def test_a_model_refuses_what_is_not_causal():
             decoder=nn.Identity(),
             head=nn.Identity(),
         )
+
+
+def test_marks_of_places_begin_quieter_than_tokens():
+    decoder = wc.LocalDecoder(dim=64, heads=4, layers=1, window=8, period=32)
+    tokens = nn.Embedding(256, 64)
+    assert 0.05 < float(decoder.place.weight.std() / tokens.weight.std()) < 0.2
