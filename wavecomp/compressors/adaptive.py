@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wavecomp.bands import BandLayout, Bands
-from wavecomp.compressors.pruner import Kept, Pruner, adaptive_capacity, check_ratio, check_room
+from wavecomp.compressors.pruner import Kept, Pruner, adaptive_capacity, check_filled, check_ratio, check_room
 from wavecomp.compressors.ratio import GroupThreshold, RatioController
 from wavecomp.compressors.selection import (
     ContentScore,
@@ -170,17 +170,17 @@ class BandDrop(AdaptivePruner):
         self.shrink = GroupThreshold()
 
     def capacity(self, layout: BandLayout) -> int:
-        capacity, budget = super().capacity(layout), layout.length / self.controller.target_ratio
+        capacity = super().capacity(layout)
         # of bands that all ask those stay that fit, coarse to fine
         whole = [count for count in itertools.accumulate(layout.counts) if count <= len(layout)]
-        filled = max(count for count in whole if count <= capacity)
-        if filled < budget:
-            least = min(count for count in whole if count >= budget) / budget
-            raise ValueError(
-                f"room={self.room} has place for {filled} codes of whole bands in a chunk of {layout.length}, less "
-                f"than the {budget:g} that target_ratio={self.controller.target_ratio} asks for; allowed: {least:.3g} "
-                "and above"
-            )
+        check_filled(
+            whole,
+            capacity,
+            target_ratio=self.controller.target_ratio,
+            room=self.room,
+            length=layout.length,
+            what="codes of whole bands",
+        )
         return capacity
 
     def forward(self, bands: Bands) -> Kept:

@@ -11,7 +11,7 @@ from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.band_weight import check_band_weight
 from wavecomp.compressors.detail import DetailChannel
 from wavecomp.compressors.nodes import NodeCompressor
-from wavecomp.compressors.pruner import check_ratio
+from wavecomp.compressors.pruner import check_filled, check_ratio
 from wavecomp.compressors.selection import mean_power
 from wavecomp.modules import weight_dtype
 from wavecomp.wavelets import DWT1d
@@ -79,15 +79,9 @@ class PartialSynthesis(NodeCompressor):
                 f"target_ratio={target} leaves {budget:g} codes in a chunk of {chunk_length}, less than the {coarsest} "
                 f"of the coarsest level; allowed: up to {chunk_length / coarsest:g}, or a deeper level of the transform"
             )
-        allowed = [-(-chunk_length // 2**level) for level in range(self.transform.level + 1)]
-        capacity = max(count for count in allowed if count <= max(self.room * budget, coarsest))
-        if capacity < budget:
-            least = min(count for count in allowed if count >= budget) / budget
-            raise ValueError(
-                f"room={self.room} has place for {capacity} codes in a chunk of {chunk_length}, less than the "
-                f"{budget:g} that target_ratio={target} asks for; allowed: {least:.3g} and above"
-            )
-        return capacity
+        allowed = [-(-chunk_length // 2**level) for level in range(self.transform.level, -1, -1)]
+        most = max(self.room * budget, coarsest)
+        return check_filled(allowed, most, target_ratio=target, room=self.room, length=chunk_length)
 
     def forward(self, chunks: Chunks) -> Codes:
         length = chunks.values.shape[-2]

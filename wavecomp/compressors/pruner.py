@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,28 @@ def adaptive_capacity(layout: BandLayout, target_ratio: float, room: float) -> i
             f"{f'up to {most:g}, or ' if most >= 1 else ''}a deeper level of the transform"
         )
     return min(-int(-budget * room // 1), len(layout))
+
+
+def check_filled(
+    counts: Sequence[int], most: float, *, target_ratio: float, room: float, length: int, what: str = "codes"
+) -> int:
+    """How many codes a chunk can have that has one of some counts, and at most so many.
+
+    Args:
+        counts: those that it may have, one of them the mean budget or above.
+        what: they are, for the error.
+
+    Raises:
+        ValueError: less than the mean budget: no threshold would reach the target ratio.
+    """
+    filled, budget = max(count for count in counts if count <= most), length / target_ratio
+    if filled < budget:
+        least = min(count for count in counts if count >= budget) / budget
+        raise ValueError(
+            f"room={room} has place for {filled} {what} in a chunk of {length}, less than the {budget:g} that "
+            f"target_ratio={target_ratio} asks for; allowed: {least:.3g} and above"
+        )
+    return filled
 
 
 def check_ratio(target_ratio: float, longest: float | None = None) -> None:

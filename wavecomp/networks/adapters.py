@@ -74,7 +74,7 @@ class SequenceAdapter(Module):
         out = getattr(out, "last_hidden_state", out)
         out = out[0] if isinstance(out, tuple) else out
         out = out.mT if self.channels_first and isinstance(out, Tensor) else out
-        return check_returned("module", self.module, out, x)
+        return check_returned("module", self.module, out, x, hint="")
 
 
 class ReduceAdapter(Module):
@@ -116,8 +116,7 @@ class ReduceAdapter(Module):
 
     def _read(self, values: Tensor, mask: Tensor) -> Tensor:
         told = {"mask": mask} if isinstance(self.network, SequenceAdapter) else {}
-        hint = "; SequenceAdapter takes such modules"
-        return check_returned("network", self.network, self.network(values, **told), values, hint=hint)
+        return check_returned("network", self.network, self.network(values, **told), values)
 
     def step(self, codes: Codes, state: Codes | None = None) -> tuple[Codes, Codes]:
         """Further codes of a sequence, as ``forward`` on the whole gives them: it is read anew, as its state.

@@ -112,11 +112,13 @@ def read_chunks(chunks: Chunks, network: nn.Module, lengths: bool, *, name: str)
         out = network(rows, lengths=None if chunks.dense else chunks.lengths.flatten())
     else:
         out = network(rows)
-    out = check_returned(name, network, out, rows, hint="; SequenceAdapter takes such modules")
+    out = check_returned(name, network, out, rows)
     return chunks.replace(values=out.view_as(chunks.values) * chunks.mask[..., None])
 
 
-def check_returned(name: str, module: nn.Module, out: Any, given: Tensor, *, hint: str = "") -> Tensor:
+def check_returned(
+    name: str, module: nn.Module, out: Any, given: Tensor, *, hint: str = "; SequenceAdapter takes such modules"
+) -> Tensor:
     """What a module returned, or a ``ValueError`` unless it is a tensor of the shape that it was given.
 
     Args:

@@ -16,6 +16,7 @@ from wavecomp.networks import ChunkDecoder, ChunkReduceLM
 from wavecomp.networks.embedding import embed_tokens
 from wavecomp.training.data import Batch, SampleDataModule
 from wavecomp.training.optimisation import CompressionModule, check_share, mean_of, real_places, surprise
+from wavecomp.training.steps import reader_of
 
 
 class LanguageModelModule(CompressionModule):
@@ -163,8 +164,8 @@ class LanguageModelModule(CompressionModule):
         """Training batches of all ranks before this one of this rank."""
         if self._trainer is None:
             return 0
-        reader = self._trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
-        return self._trainer.fit_loop.epoch_loop.total_batch_idx * reader["num_replicas"] + reader["rank"]
+        reader, readers = reader_of(self._trainer)
+        return self._trainer.fit_loop.epoch_loop.total_batch_idx * readers + reader
 
     def _read(self, batch: Batch, codes: Codes) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood of each token, and whether it was the likeliest: ``(batch, length)`` each."""

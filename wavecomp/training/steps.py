@@ -1,4 +1,4 @@
-"""Whether a batch ended an optimiser's step."""
+"""Where training is: whether a batch ended an optimiser's step, and which of the readers of the data this is."""
 
 from __future__ import annotations
 
@@ -22,3 +22,9 @@ class StepWatch:
         """Whether there was a step since this was asked before; for ``on_train_batch_end``."""
         before, self._seen = self._seen, trainer.global_step
         return self._seen != before
+
+
+def reader_of(trainer: L.Trainer) -> tuple[int, int]:
+    """Which reader of the data this process is, and of how many: ranks that share their rows are one."""
+    found = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+    return found["rank"], found["num_replicas"]

@@ -10,6 +10,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from wavecomp.training.steps import reader_of
+
 
 class BytesPerSecond(Callback):
     """Logs ``train/bytes_per_second`` over the last steps, data included, validation left out.
@@ -45,6 +47,6 @@ class BytesPerSecond(Callback):
         self.began = now
         if trainer.global_step % self.every == 0 or len(self.spans) < 2:
             seconds = sum(span for span, _ in self.spans)
-            readers = (trainer.distributed_sampler_kwargs or {"num_replicas": 1})["num_replicas"]
+            _, readers = reader_of(trainer)
             total = float(sum(count for _, count in self.spans)) * readers
             pl_module.log("train/bytes_per_second", total / seconds, prog_bar=True, batch_size=1)

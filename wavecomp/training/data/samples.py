@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from wavecomp.records import check_count
+from wavecomp.training.steps import reader_of
 
 
 class Batch(TypedDict):
@@ -162,11 +163,10 @@ class SampleDataModule(L.LightningDataModule):
         return self._loader(self.train_stream(*self._reader()))
 
     def _reader(self) -> tuple[int, int]:
-        """Which reader of the data this process is, and of how many: ranks that share their rows are one."""
+        """See :func:`~wavecomp.training.steps.reader_of`."""
         if not self.trainer:
             return self._told or (0, 1)
-        reader = self.trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
-        return reader["rank"], reader["num_replicas"]
+        return reader_of(self.trainer)
 
     def train_stream(self, rank: int, ranks: int) -> IterableDataset[Sample]:
         """Training samples of one rank without end, whenever it is begun after those that were read."""
