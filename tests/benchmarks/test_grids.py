@@ -165,9 +165,9 @@ def test_no_public_compressor_escapes():
     assert found == set(zoo.COMPRESSORS)
 
 
-def test_map_reduce_has_as_many_blocks_and_no_code_reads_another():
-    make = quality.compressors(8)["mean"]
-    floor, peer = tasks.model_of("text", make, before=4, after=0), tasks.model_of("text", make)
+@pytest.mark.parametrize("task", ["text", "rate"])
+def test_map_reduce_has_as_many_blocks_and_no_code_reads_another(task):
+    floor, peer = (quality.model_of(task, name, 8) for name in (quality.MAP_REDUCE, "mean"))
     assert tasks.parameters(floor) == tasks.parameters(peer)
     embedded = torch.randn(1, 4 * tasks.CHUNK, tasks.DIM, requires_grad=True)
     for model, reads in ((floor, False), (peer, True)):

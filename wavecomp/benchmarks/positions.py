@@ -26,7 +26,14 @@ from wavecomp.training import RecallDataModule
 RATIO, SEEDS, LEVEL = 4, 3, 2
 STEPS = {"text": 400, "recall": 1600}
 LONGER = (1, 4, 16)
-ANY_LENGTH: dict[str, Any] = {"before": 4, "after": 0, "base": 100.0, "count_scale": True}
+ANY_LENGTH: dict[str, Any] = {
+    "before": 4,
+    "after": 0,
+    "layers": 3,
+    "memory_layers": None,
+    "base": 100.0,
+    "count_scale": True,
+}
 ROWS = 64  # of each length
 ENCODINGS: dict[str, Callable[[], nn.Module]] = {
     "dyadic, full precision": lambda: wc.DyadicPositionCode(DIM, chunk_length=CHUNK, bits=None, depth=3),

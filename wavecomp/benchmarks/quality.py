@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 import wavecomp as wc
 from wavecomp.benchmarks import grid, makers, measure, pictures, tasks
@@ -128,11 +129,18 @@ def compressors(ratio: int) -> dict[str, Maker]:
     return found
 
 
+def model_of(task: str, name: str, ratio: int) -> nn.Module:
+    """The model of a task around a compressor, or the floor without a second network."""
+    if name != MAP_REDUCE:
+        return tasks.model_of(task, compressors(ratio)[name])
+    return tasks.model_of(task, compressors(ratio)["mean"], before=sum(tasks.around(task).values()), after=0)
+
+
 def window_model(ratio: int) -> WindowModel:
     """As many parameters as :data:`OURS` has at a ratio, and as far a look back per block as its decoder."""
     make = functools.partial(WindowModel, dim=DIM, heads=HEADS, layers=9, window=CHUNK)
     with torch.device("meta"):  # nothing is drawn
-        wanted = tasks.parameters(tasks.model_of("text", compressors(ratio)[OURS]))
+        wanted = tasks.parameters(model_of("text", OURS, ratio))
         least, next_one = (tasks.parameters(make(hidden=hidden)) for hidden in (1, 2))
     return make(hidden=1 + round((wanted - least) / (next_one - least)))
 
@@ -155,17 +163,14 @@ def _grid(small: bool) -> Iterator[tuple[str, int, int, str]]:
 
 
 def _member(task: str, name: str, ratio: int, seed: int, steps: int, source: str | None) -> Run:
-    if name == MAP_REDUCE:
-        make = functools.partial(tasks.model_of, task, compressors(ratio)["mean"], before=4, after=0)
-    else:
-        make = functools.partial(tasks.model_of, task, compressors(ratio)[name])
+    make = functools.partial(model_of, task, name, ratio)
     found = tasks.trained(task, make, seed=seed, steps=steps, source=source)
     return {"task": task, "compressor": name, "asked": ratio, "seed": seed, "steps": steps} | found
 
 
 def _window(task: str, name: str, ratio: int, seed: int, steps: int, source: str | None) -> Run:
     """The window beside ours: steps of both are timed by turns, then it is trained for as many and for as long."""
-    ours = functools.partial(tasks.model_of, task, compressors(ratio)[OURS])
+    ours = functools.partial(model_of, task, OURS, ratio)
     device = measure.device()
     rows, length = (1, tasks.LONG_TEXT) if task == "text-16k" else (tasks.ROWS, tasks.TEXT_LENGTH)
     tokens = random_bytes(rows, length, device)

@@ -92,28 +92,35 @@ def data_of(task: str, seed: int, source: str | None) -> SampleDataModule:
     return TextDataModule(**text, batch_size=ROWS, seed=seed)
 
 
-def model_of(task: str, make: Maker, *, before: int = 2, after: int = 2, **decoder: Any) -> nn.Module:
-    """The model of a task around a compressor.
+def around(task: str) -> dict[str, Any]:
+    """How many blocks a model of a task has around its compressor: those that each chunk goes through alone, and those
+    in which its codes read the ones before them."""
+    each = 2 if task in CODED else 1
+    return {"before": each, "after": each}
 
-    Args:
-        before: blocks that each chunk goes through alone, before it is compressed.
-        after: blocks in which its codes read those before them.
-        decoder: what else that of a language model is told.
+
+def model_of(task: str, make: Maker, **parts: Any) -> nn.Module:
+    """The model of a task around a compressor; with ``parts`` that are not its own."""
+    return (autoencoder if task in CODED else language_model)(make(), **parts)
+
+
+def language_model(compressor: wc.Compressor, **parts: Any) -> wc.ChunkReduceLM:
+    """A language model around a compressor.
+
+    Most of its blocks are in the decoder, where they are worth most on text: in a trial of one seed at ratio 8, six
+    there and one on either side of the codes were 0.17 bits per byte ahead of three there and two on either side, and
+    ahead on copying too. Two of the six read codes: they are as many parameters as five that all do, and were ahead.
     """
-    compressor = make()
-    return (autoencoder if task in CODED else language_model)(compressor, before=before, after=after, **decoder)
+    parts = {**around("text"), "layers": 6, "memory_layers": [2, 5], **parts}
+    return byte_model(compressor, dim=DIM, heads=HEADS, chunk=CHUNK, **parts)
 
 
-def language_model(compressor: wc.Compressor, *, before: int = 2, after: int = 2, **decoder: Any) -> wc.ChunkReduceLM:
-    """See :func:`model_of`."""
-    return byte_model(compressor, dim=DIM, heads=HEADS, chunk=CHUNK, before=before, after=after, layers=3, **decoder)
-
-
-def autoencoder(compressor: wc.Compressor, *, before: int = 2, after: int = 2) -> wc.ChunkReduceAutoencoder:
-    """See :func:`model_of`."""
+def autoencoder(compressor: wc.Compressor, **parts: Any) -> wc.ChunkReduceAutoencoder:
+    """An autoencoder around a compressor."""
+    parts = {**around("rate"), **parts}
     return wc.ChunkReduceAutoencoder(
         embedding=nn.Embedding(256, DIM),
-        body=chunk_reduce(compressor, dim=DIM, heads=HEADS, chunk=CHUNK, before=before, after=after),
+        body=chunk_reduce(compressor, dim=DIM, heads=HEADS, chunk=CHUNK, **parts),
         decoder=wc.ChunkDecoder(
             chunk_length=CHUNK,
             network=wc.TransformerEncoder(dim=DIM, heads=HEADS, layers=2),
