@@ -262,6 +262,12 @@ def test_what_cannot_be_written_is_named(tmp_path):
     with pytest.raises(ValueError, match="no codes were added"), CodesWriter(tmp_path / "codes", model):
         pass
     assert not list(tmp_path.iterdir())
+    codes = model.encode(torch.randint(256, (1, 40)))
+    other = "codes are BF16, 16 wide, those before were F32, 16 wide; allowed: the same"
+    with pytest.raises(ValueError, match=other), CodesWriter(tmp_path / "codes", model) as writer:
+        writer.add(codes)
+        writer.add(codes.to(torch.bfloat16))
+    assert not list(tmp_path.iterdir())
 
 
 def test_codes_of_a_short_last_chunk_stay_out_of_sight(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
@@ -13,6 +15,18 @@ M = TypeVar("M", bound=nn.Module)
 def weight_dtype(layer: nn.Module, like: Tensor) -> torch.dtype:
     """That of a layer's weight, or of ``like`` where the layer is quantised and has none to show."""
     return getattr(layer.weight, "dtype", like.dtype)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A model in eval mode; afterwards each of its modules is in the mode that it was in."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in before.items():
+            module.training = mode
 
 
 class Arguments(NamedTuple):

@@ -106,3 +106,17 @@ def test_bad_input_is_named(call, message):
     encoder.feed(torch.zeros(2, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match=message):
         call(encoder)
+
+
+def test_what_cannot_be_read_is_as_if_it_had_not_been_given():
+    language_model = model()
+    tokens = torch.randint(256, (1, 100))
+    expected = wc.StreamingEncoder(language_model).feed(tokens)
+    encoder = wc.StreamingEncoder(language_model)
+    parts = [encoder.feed(tokens[:, :45])]
+    with pytest.raises(IndexError):
+        encoder.feed(torch.full((1, 50), 999))
+    parts.append(encoder.feed(tokens[:, 45:]))
+    found = wc.Codes.join(parts)
+    assert torch.equal(found.position, expected.position) and encoder.tokens == 100
+    torch.testing.assert_close(found.values, expected.values, rtol=0, atol=1e-5)

@@ -323,14 +323,38 @@ def test_every_sample_is_read_once_however_batches_add_up(tmp_path):
         assert found == list(range(8, 8 + len(found))) and len(found) >= 2 * batch_size
 
 
+@pytest.mark.parametrize("more", [{"max_steps": 8}, {"limit_train_batches": 3}, {"limit_train_batches": 6}])
+def test_a_run_of_some_epochs_resumes_where_it_was(more, tmp_path):
+    """Lightning asks for its data before it restores how far it was, to know how many steps there will be."""
+
+    def numbers():
+        return Numbers(length=16, symbols=64, batch_size=1)
+
+    class Kept(L.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    settings = {"max_epochs": 3, **more}
+    whole, _ = read_by(numbers(), tmp_path, callbacks=[Kept()], **settings)
+    assert whole == list(range(len(whole))) and len(whole) >= 8
+    for step in (2, 3, 7):
+        found, _ = read_by(numbers(), tmp_path, ckpt_path=tmp_path / f"{step}.ckpt", callbacks=[Kept()], **settings)
+        # Lightning counts the batch whose end a checkpoint was written in as one that is still to come
+        assert len(whole) - step <= len(found) <= len(whole) - step + 1
+        assert found == list(range(step, step + len(found)))
+    # and once more, from a checkpoint of a run that resumed
+    found, _ = read_by(numbers(), tmp_path, ckpt_path=tmp_path / "8.ckpt", **{**settings, "max_steps": 10})
+    assert found == [8, 9][: len(found)]
+
+
 def test_other_ranks_go_on_with_the_samples_after_those_of_all():
     data = CopyDataModule(length=8, batch_size=3)
     data.trainer = Trainer(batches=2)  # of a run before
     state = data.state_dict()
-    assert state == {"position": 0}  # it was not read from yet
+    assert state == {"position": 0, "batches": 2}  # it was not read from yet
     data.trainer.read.processed = 4
     state = data.state_dict()
-    assert state == {"position": 12}
+    assert state == {"position": 12, "batches": 4}
     alone = CopyDataModule(length=8, batch_size=3)
     alone.load_state_dict(state)
     batch = next(iter(alone.train_dataloader()))

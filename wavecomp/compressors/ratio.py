@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from wavecomp.codes import Codes
 from wavecomp.compressors.pruner import check_ratio
+from wavecomp.modules import evaluating
 from wavecomp.records import check_count
 
 SAME = 1e-4
@@ -204,25 +205,21 @@ def calibrate(
         raise ValueError(f"encode=None, and a {type(model).__name__} has no method of that name; give a function")
     if target_ratio is not None:
         check_ratio(target_ratio)
-    training = {module: module.training for module in model.modules()}
     before = controller.target_ratio, {name: value.clone() for name, value in controller.state_dict().items()}
     built_for = _spans(model)
     controller.target_ratio = target_ratio or controller.target_ratio
-    model.eval()
     try:
         if _spans(model) != built_for:
             raise ValueError(
                 f"target_ratio={target_ratio:g} changes what chunks of further stages stand for, from {built_for} to "
                 f"{_spans(model)} tokens; allowed: that of a model that is built with it"
             )
-        reached = _search(controller, encode, batches, steps, tolerance)
+        with evaluating(model):
+            reached = _search(controller, encode, batches, steps, tolerance)
     except BaseException:
         controller.target_ratio = before[0]
         controller.load_state_dict(before[1])
         raise
-    finally:
-        for module, mode in training.items():
-            module.training = mode
     off = abs(reached / controller.target_ratio - 1)
     if off > max(tolerance, 0.005):
         warnings.warn(

@@ -93,7 +93,8 @@ class CodesWriter:
             row: which one, of codes of several.
 
         Raises:
-            ValueError: more than one row and none chosen, or one that is not there.
+            ValueError: more than one row and none chosen, one that is not there, or values of another type or width
+                than those before.
         """
         rows = len(codes.values)
         if row is None and rows != 1:
@@ -102,10 +103,16 @@ class CodesWriter:
         if not 0 <= row < rows:
             raise ValueError(f"row={row} is not in codes of {rows} rows; allowed: 0 to {rows - 1}")
         held = codes.mask[row]
-        for name, dtype in STORED.items():
-            field = getattr(codes, name)[row][held].cpu()
-            field = field if dtype is None else field.to(dtype)
-            self._entries[name] = DTYPES[field.dtype], list(field.shape[1:])
+        fields = {name: getattr(codes, name)[row][held].cpu() for name in STORED}
+        fields = {name: field.to(STORED[name] or field.dtype) for name, field in fields.items()}
+        entries = {name: (DTYPES[field.dtype], list(field.shape[1:])) for name, field in fields.items()}
+        if self._entries not in ({}, entries):
+            (found, (width,)), (before, (known,)) = entries["values"], self._entries["values"]
+            raise ValueError(
+                f"codes are {found}, {width} wide, those before were {before}, {known} wide; allowed: the same"
+            )
+        self._entries = entries
+        for name, field in fields.items():
             raw = raw_bytes(field)
             self._checksums[name] = zlib.crc32(raw, self._checksums[name])
             self._files[name].write(raw)
@@ -260,7 +267,7 @@ def load_codes(path: str | Path, model: nn.Module | None = None) -> Codes:
 
     Example:
         >>> codes = load_codes("book.safetensors", model)  # doctest: +SKIP
-        >>> logits = model(question, codes=codes, start=int(codes.tokens))  # doctest: +SKIP
+        >>> answer = model.generate(question, max_new_tokens=100, codes=codes)  # doctest: +SKIP
     """
     file = CodesFile(path, model)
     fields: dict[str, Any] = {name: file[name][None] for name in STORED}

@@ -109,10 +109,12 @@ def reader(model: nn.Module, before: Codes | None = None) -> Reader:
     """
     reduce_network = getattr(model.body, "reduce_network", None)
     # a compiled decoder is no LocalDecoder, and has what it has
-    if all(hasattr(model.decoder, name) for name in ("step", "reach")) and hasattr(reduce_network, "step"):
+    needed = ((model.decoder, "step"), (model.decoder, "reach"), (model.body, "step"), (reduce_network, "step"))
+    if all(hasattr(part, name) for part, name in needed):
         return StepReader(model, before)
     if before is not None:
-        parts = f"{type(model.decoder).__name__} and {type(reduce_network).__name__}"
+        second = model.body if reduce_network is None else reduce_network
+        parts = f"{type(model.decoder).__name__} and {type(second).__name__}"
         raise ValueError(f"codes go with a LocalDecoder and a Reduce-Network that has step; the model has {parts}")
     return WholeReader(model)
 
@@ -202,7 +204,7 @@ def generate(
     if lengths is None:
         return torch.cat([prompt, new], dim=1)
     place = torch.arange(prompt.shape[1], device=prompt.device)
-    whole = F.pad(torch.where(place < lengths[:, None], prompt, 0), (0, max_new_tokens))
+    whole = F.pad(torch.where(place < lengths[:, None], prompt, 0), (0, max_new_tokens)).to(new.dtype)
     return whole.scatter(1, lengths[:, None] + torch.arange(max_new_tokens, device=prompt.device), new)
 
 

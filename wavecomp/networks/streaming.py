@@ -68,17 +68,17 @@ class StreamingEncoder:
             ValueError: tokens of another shape, or another number of rows than before.
         """
         tokens = self._checked(tokens)
-        self.tokens += tokens.shape[1]
+        read = self.tokens + tokens.shape[1]
         if self._waiting is not None:
             tokens = torch.cat([self._waiting, tokens], dim=1)
         whole = tokens.shape[1] // self.body.chunk_length * self.body.chunk_length
-        self._waiting = tokens[:, whole:].clone()
-        first = self.tokens - tokens.shape[1]
-        parts = []
+        first, state, parts = read - tokens.shape[1], self._state, []
         for at in range(0, max(whole, 1), self.block):
             embedded = self.embedding(tokens[:, at : min(at + self.block, whole)])
-            codes, self._state = self.body.step(Codes.from_tokens(embedded, start=first + at), self._state)
+            codes, state = self.body.step(Codes.from_tokens(embedded, start=first + at), state)
             parts.append(codes)
+        # what could not be read is as if it had not been given
+        self.tokens, self._waiting, self._state = read, tokens[:, whole:].clone(), state
         return _together(parts)
 
     def _checked(self, tokens: Tensor | bytes) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import lightning as L
 import yaml
 from jsonargparse import Namespace
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -23,6 +24,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from wavecomp.files import CONFIG, read_checkpoint
 from wavecomp.files.recipes import headline, recipe_path, recipes
 from wavecomp.training.callbacks import BytesPerSecond, LastCheckpoint, SafeStop, SaveCodes
+from wavecomp.training.checkpoints import WholeFiles
 from wavecomp.training.optimisation import CompressionModule
 
 LIMIT = re.compile("limit_(train|val|test|predict)_batches")
@@ -134,6 +136,10 @@ class Cli(LightningCLI):
         elif self.subcommand == "predict":
             extra = [SaveCodes(Path(root) / "codes")]
         self.trainer_defaults["callbacks"] = extra
+        plugins = settings.plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, WholeFiles()]
         try:
             return super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:

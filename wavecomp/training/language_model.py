@@ -85,8 +85,8 @@ class LanguageModelModule(CompressionModule):
         if not isinstance(data, SampleDataModule):
             return
         samples: Any = data.validation_set()
-        lengths = [0]
-        for stage, span in enumerate(self.model.body.spans):
+        body, lengths = self.model.body, [0]
+        for stage, span in enumerate(getattr(body, "spans", (body.chunk_length,))):
             while max(lengths) <= span:
                 if len(lengths) > len(samples):
                     raise ValueError(

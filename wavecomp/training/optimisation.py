@@ -13,6 +13,7 @@ from torchmetrics import Metric
 
 from wavecomp.codes import Codes
 from wavecomp.compressors import RatioController
+from wavecomp.modules import evaluating
 from wavecomp.training.data import Batch, LabelledBatch
 from wavecomp.wavelets import FilterBank
 
@@ -65,6 +66,7 @@ class CompressionModule(L.LightningModule):
         self.final_share = final_share
         self.statistics: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
+        self._random: dict[str, Any] | None = None
         self._check_controllers()
         self.val_metrics = nn.ModuleDict(self.metrics())
         self.test_metrics = nn.ModuleDict(self.metrics())
@@ -99,6 +101,30 @@ class CompressionModule(L.LightningModule):
                 f"the data has tokens up to {vocabulary - 1}, the model's head predicts 0 to {predicted - 1}"
             )
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep where random numbers are too: a run that resumes draws on, as one that was not interrupted."""
+        on_gpu = self.device.type == "cuda"
+        checkpoint["random"] = {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self.device) if on_gpu else None,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._random = checkpoint.get("random")
+
+    def on_fit_start(self) -> None:
+        if self.trainer.ckpt_path is None:  # a new run, of a model that was loaded
+            self._random = None
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self._random is None:
+            return
+        # not before: to begin with the data draws as well
+        torch.set_rng_state(self._random["cpu"].cpu())
+        if self.device.type == "cuda" and self._random["cuda"] is not None:
+            torch.cuda.set_rng_state(self._random["cuda"].cpu(), self.device)
+        self._random = None
+
     @torch.no_grad()
     def try_model(self, vocabulary: int) -> Tensor:
         """Logits of a few tokens, the highest of the vocabulary.
@@ -107,14 +133,17 @@ class CompressionModule(L.LightningModule):
             ValueError: parts of the model that do not fit together, or tokens that its embedding does not know.
         """
         device = next(self.model.parameters()).device
-        tokens = torch.full((1, self.model.body.chunk_length + 1), vocabulary - 1, device=device)
+        length = getattr(self.model.body, "chunk_length", 1) + 1
+        tokens = torch.full((1, length), vocabulary - 1, device=device)
         embedded = getattr(self.model.embedding, "num_embeddings", vocabulary)
         if vocabulary > embedded:
             raise ValueError(
                 f"the data has tokens up to {vocabulary - 1}, the model's embedding allows 0 to {embedded - 1}"
             )
         try:
-            return self.model(tokens)
+            # it leaves no trace: no running mean, and the same random numbers afterwards
+            with evaluating(self.model), torch.random.fork_rng([device] if device.type == "cuda" else []):
+                return self.model(tokens)
         except (RuntimeError, IndexError) as error:
             raise ValueError(f"the parts of the model do not fit together: {error}") from error
 

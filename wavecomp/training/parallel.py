@@ -231,6 +231,7 @@ class ChunkParallelModule(LanguageModelModule):
         self.parallel = ChunkParallel(self.model)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
         self._check_same(batch, batch_idx)
 
     def on_validation_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning as L
 
 
@@ -22,6 +24,12 @@ class StepWatch:
         """Whether there was a step since this was asked before; for ``on_train_batch_end``."""
         before, self._seen = self._seen, trainer.global_step
         return self._seen != before
+
+
+def batches_of(trainer: L.Trainer) -> int:
+    """How many batches were trained on, by the runs before a resumed one too."""
+    total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+    return total.processed
 
 
 def reader_of(trainer: L.Trainer) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -31,12 +32,13 @@ class LastCheckpoint(ModelCheckpoint):
         self.minutes = minutes
         self._written = time.monotonic()
         self._own_watch = StepWatch()
+        self._whole = self._waits = False
 
     def save_now(self, trainer: L.Trainer) -> Path:
         """Write it as of now."""
         path = Path(self.dirpath or ".") / f"{self.filename}{self.FILE_EXTENSION}"
         trainer.save_checkpoint(path, weights_only=False)
-        self._written = time.monotonic()
+        self._written, self._waits = time.monotonic(), False
         return path
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -45,6 +47,9 @@ class LastCheckpoint(ModelCheckpoint):
         self._own_watch.start(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not self._whole:
+            self._waits = True  # half of an accumulated gradient would be lost
+            return
         super().on_validation_end(trainer, pl_module)
         self._written = time.monotonic()
 
@@ -52,8 +57,13 @@ class LastCheckpoint(ModelCheckpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self._whole = self._own_watch.stepped(trainer)
+        if not self._whole or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if self._waits:
+            self.save_now(trainer)
         # clocks of ranks differ, and to ask them all takes time
-        if self._own_watch.stepped(trainer) and trainer.global_step % EVERY == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        elif trainer.global_step % EVERY == 0:
             due = time.monotonic() - self._written > 60 * self.minutes
             if trainer.strategy.reduce_boolean_decision(due, all=False):
                 self.save_now(trainer)
@@ -75,12 +85,13 @@ class SafeStop(Callback):
         self._watch = StepWatch()
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._ask)
+        self.asked = self.terminated = False
+        self._listen(signal.SIGINT)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._watch.start(trainer)
         # instead of Lightning's own, which stops wherever training is and saves nothing
-        self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._ask)
+        self._listen(signal.SIGTERM)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._restore()
@@ -103,6 +114,10 @@ class SafeStop(Callback):
         rank_zero_info(f"\nSaved step {step} to {path}. Resume with the same command and --ckpt_path last")
         terminated = trainer.strategy.reduce_boolean_decision(self.terminated, all=False)
         raise SIGTERMException if terminated else KeyboardInterrupt
+
+    def _listen(self, signum: int) -> None:
+        if threading.current_thread() is threading.main_thread():  # which alone is told of signals
+            self._previous[signum] = signal.signal(signum, self._ask)
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         self.asked, self.terminated = True, signum == signal.SIGTERM

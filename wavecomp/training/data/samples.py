@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from wavecomp.records import check_count
-from wavecomp.training.steps import reader_of
+from wavecomp.training.steps import batches_of, reader_of
 
 
 class Batch(TypedDict):
@@ -194,19 +194,21 @@ class SampleDataModule(L.LightningDataModule):
             return self._before
         if getattr(self.trainer, "overfit_batches", 0):
             return 0
-        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        batches = batches_of(self.trainer)
         if self._counted is None or self._counted[0] is not self.trainer:
-            self._counted = self.trainer, total.processed  # by the runs before this one
-        return self._before + (total.processed - self._counted[1]) * self.rows_per_step
+            self._counted = self.trainer, batches  # by the runs before this one
+        # a trainer that resumes may ask before its own progress is restored, which is this data's last
+        return self._before + max(batches - self._counted[1], 0) * self.rows_per_step
 
     def state_dict(self) -> dict[str, int]:
-        """How many samples all ranks have read; kept in checkpoints."""
-        return {"position": self.position()}
+        """How many samples all ranks have read, in how many batches; kept in checkpoints."""
+        return {"position": self.position(), "batches": batches_of(self.trainer) if self.trainer else 0}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        # checkpoints had the samples of each rank before
+        # checkpoints had the samples of each rank before, and no batches
         self._before = state_dict.get("position", state_dict.get("samples", 0) * self._reader()[1])
-        self._counted = None
+        counted = state_dict.get("batches")
+        self._counted = None if self.trainer is None or counted is None else (self.trainer, counted)
 
 
 class _Stream(IterableDataset[Sample]):
