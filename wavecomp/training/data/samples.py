@@ -113,7 +113,8 @@ class SampleDataModule(L.LightningDataModule):
     Training sample i depends on the seed and i alone, whoever asks for it: ranks take every n-th, and a run that
     resumes, on however many ranks and in batches of whatever size, goes on with the sample after the last of those
     that were read. Data that can only be read in order give :meth:`train_stream` instead. With ``overfit_batches``
-    every epoch reads the same samples.
+    every epoch reads the same samples. Validation on several ranks reads some samples twice where they do not come out
+    even: Lightning's sampler fills up. Measure on one for exact figures.
 
     Args:
         batch_size: rows per batch and rank.
