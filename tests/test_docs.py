@@ -53,6 +53,15 @@ def test_python_snippets_of_the_readme_run():
         exec(compile(snippet, "README.md", "exec"), {})
 
 
+def test_names_of_the_readme_are_there():
+    names = re.findall(r"`(?:wc|wavecomp)\.([\w.]+)", README.read_text())
+    assert len(names) > 10
+    for name in names:
+        value = wavecomp
+        for part in name.split("."):
+            value = getattr(value, part)
+
+
 def test_the_readmes_commands_are_the_ones_that_ci_runs():
     text = README.read_text()
     assert "pip install '.[test]' && pytest" in text

@@ -142,6 +142,17 @@ def test_bank_gradients(make):
 
 
 @each_bank
+@pytest.mark.parametrize("lengths", [None, torch.tensor([9])])
+def test_a_bank_refuses_integers_rather_than_round_them(make, lengths):
+    bank, x = make(), torch.arange(9 * zoo.CHANNELS).view(1, 9, zoo.CHANNELS)
+    with pytest.raises(TypeError, match="dtype torch.int64; allowed: floating point"):
+        bank.analysis(x, lengths)
+    branches = [branch.long() for branch in bank.analysis(x.float(), lengths)]
+    with pytest.raises(TypeError, match="dtype torch.int64; allowed: floating point"):
+        bank.synthesis(branches, lengths)
+
+
+@each_bank
 @pytest.mark.parametrize("dtype, bound", [(torch.bfloat16, 3e-2), (torch.float16, 4e-3)])
 def test_a_bank_in_half_precision_stays_close(make, dtype, bound):
     bank = make()

@@ -16,6 +16,7 @@ trained end to end. Public names are reached from here, as ``wc.DWT1d`` or ``wc.
 - :mod:`wavecomp.metrics`: bits per byte, compression ratio, and what the codes are worth.
 - :mod:`wavecomp.plots` and :mod:`wavecomp.report`: figures, and a page that shows a text as its codes see it.
 - :mod:`wavecomp.training`: training and data with Lightning.
+- :mod:`wavecomp.allocator`: memory that glibc keeps from step to step, for training on a CPU.
 
 Shapes are written ``(batch, length, dim)``. Lengths and positions are in tokens unless said, frequencies in cycles per
 token. Level 1 is the finest. The compression ratio is tokens over codes.
@@ -24,7 +25,7 @@ token. Level 1 is the finest. The compression ratio is tokens over codes.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from wavecomp import compressors, files, networks, positions, wavelets
+from wavecomp import allocator, compressors, files, networks, positions, wavelets
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.codes import NEVER, Chunks, Codes
 from wavecomp.compressors import (
@@ -163,6 +164,7 @@ __all__ = [
     "WaveletCompressor",
     "WaveletFilterBank",
     "WaveletPackets1d",
+    "allocator",
     "calibrate",
     "compressors",
     "files",

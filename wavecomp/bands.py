@@ -41,6 +41,7 @@ class BandLayout(Record):
     length: int
 
     static: ClassVar[tuple[str, ...]] = ("names", "counts", "length")
+    measures: ClassVar[tuple[str, ...]] = ("position", "support", "frequency")
 
     def __post_init__(self) -> None:
         for name in ("band", "index", "needs", "position", "support", "frequency"):
@@ -88,6 +89,7 @@ class Bands(Record):
     ragged: bool = False
 
     static: ClassVar[tuple[str, ...]] = ("dense", "first", "ragged")
+    measures: ClassVar[tuple[str, ...]] = ("layout",)
 
     def __post_init__(self) -> None:
         check_shape("Bands", "lengths", self.lengths, tuple(self.values.shape[:-2]))
@@ -106,6 +108,6 @@ class Bands(Record):
 
         With an orthogonal transform the bands of a chunk add up to the energy of its samples.
         """
-        power = self.values.float().square().sum(-1)
+        power = self.values.to(torch.promote_types(self.values.dtype, torch.float32)).square().sum(-1)
         member = self.layout.band[..., None] == torch.arange(len(self.layout.names), device=power.device)
-        return (power[..., None] * member).sum(-2)
+        return torch.where(member, power[..., None], 0).sum(-2)  # what is infinite is so in its own band only

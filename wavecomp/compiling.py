@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -47,6 +48,12 @@ def constant_numbers(dtype: torch.dtype) -> Callable[[Callable[..., Tensor]], Ca
         return tensor
 
     return told
+
+
+def no_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    """Where products keep the precision of their operands, as all others do."""
+    device = like.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def plain_operations() -> bool:

@@ -102,10 +102,10 @@ def check_count(name: str, value: int) -> None:
 
 
 def check_lengths(owner: str, lengths: torch.Tensor, shape: tuple[int, ...], longest: int) -> None:
-    """Raise an error unless ``lengths`` holds whole numbers, has this shape and lies within 0 to ``longest``."""
-    if not isinstance(lengths, torch.Tensor) or lengths.is_floating_point() or lengths.is_complex():
-        kind = lengths.dtype if isinstance(lengths, torch.Tensor) else type(lengths).__name__
-        raise TypeError(f"{owner}: lengths is of {kind}; allowed: a tensor of whole numbers")
+    """Raise an error unless ``lengths`` is int64 or int32, has this shape and lies within 0 to ``longest``."""
+    kind = lengths.dtype if isinstance(lengths, torch.Tensor) else type(lengths).__name__
+    if kind not in (torch.int64, torch.int32):  # sums of smaller ones run over
+        raise TypeError(f"{owner}: lengths is of {kind}; allowed: a tensor of torch.int64 or torch.int32")
     check_shape(owner, "lengths", lengths, shape)
     if values_are_at_hand(lengths):
         low, high = int(lengths.min()), int(lengths.max())

@@ -8,7 +8,7 @@ from ptwt.wavelets_learnable import ProductFilter
 from torch.nn import functional as F
 
 import wavecomp as wc
-from wavecomp.wavelets import dwt
+from wavecomp.wavelets import FilterTaps, dwt
 from wavecomp.wavelets.lattice import LONGEST, lattice_angles
 from wavecomp.wavelets.lifting import SCHEMES
 
@@ -179,3 +179,9 @@ def test_losses_of_free_filters_are_ptwts(init):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_filters_that_are_not_orthonormal_make_no_lattice():
+    taps = FilterTaps((0.3, 0.4), (-0.4, 0.3), (0.4, 0.3), (0.3, -0.4))  # synthesis is the transpose, but no inverse
+    with pytest.raises(ValueError, match="not orthogonal"):
+        wc.OrthogonalFilterBank(taps)

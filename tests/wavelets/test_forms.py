@@ -143,6 +143,28 @@ def test_every_form_in_half_precision_and_under_autocast_stays_close(backend, dt
     assert (mixed.double() - exact.values).abs().max() <= 2e-2 * exact.values.abs().max()
 
 
+@pytest.mark.parametrize("name", sorted(BANKS))
+def test_a_band_under_autocast_is_what_it_is_without(name):
+    """Levels near the top are short enough for products that autocast would make half as precise."""
+    transform = wc.DWT1d(BANKS[name](), level=4, backend="banded")
+    x = torch.randn(2, 1024, 3)
+    expected = forms(transform, x, ["banded"])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = forms(transform, x, ["banded"])
+    for mine, theirs in zip(*found, *expected):
+        # a bank's own products of matrices have backward passes of autograd's, which autocast does reach
+        assert mine.dtype == theirs.dtype and (mine - theirs).norm() <= 5e-2 * theirs.norm()
+    torch.testing.assert_close(found[0][0], expected[0][0])
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 1024, 4), (2, 0, 1024, 4)])
+def test_a_band_of_nothing_is_nothing(shape):
+    transform = wc.DWT1d("db2", level=3, backend="banded")
+    for lengths in (None, torch.full(shape[:2], 1000)):
+        bands = transform(torch.zeros(shape, requires_grad=True), lengths)
+        assert bands.values.shape == shape and transform.inverse(bands).shape == shape
+
+
 def test_the_band_keeps_nothing_but_coarse_approximations_for_the_backward_pass():
     x = torch.randn(1, 4096, 3)
     for bank, kept in (("db4", [4096]), (wc.OrthogonalFilterBank("db4"), [4096, 1024])):

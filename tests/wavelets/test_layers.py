@@ -160,7 +160,22 @@ def test_half_precision_stays_close():
         (
             lambda: wc.DWT1d("haar", level=1)(torch.randn(1, 8, 2), torch.tensor([3.5])),
             TypeError,
-            "lengths is of torch.float32; allowed: a tensor of whole numbers",
+            "lengths is of torch.float32; allowed: a tensor of torch.int64 or torch.int32",
+        ),
+        (
+            lambda: wc.DWT1d("haar", level=1)(torch.randn(1, 200, 2), torch.tensor([101]).to(torch.uint8)),
+            TypeError,
+            "lengths is of torch.uint8; allowed",
+        ),
+        (
+            lambda: wc.DWT1d("haar", level=3).inverse(wc.DWT1d("haar", level=2)(torch.randn(1, 16, 2))),
+            ValueError,
+            "bands are cA2, cD2, cD1; allowed: cA3, cD3, cD2, cD1",
+        ),
+        (
+            lambda: wc.DWT1d("haar", level=2).inverse(wc.WaveletPackets1d("haar", level=2)(torch.randn(1, 16, 2))),
+            ValueError,
+            "bands are aa, ad, dd, da; allowed: cA2, cD2, cD1",
         ),
         (lambda: wc.DWT1d("haar", level=1)(torch.randn(1, 8, 2), [3]), TypeError, "lengths is of list; allowed"),
         (lambda: wc.DWT1d(["haar"], level=2), ValueError, "filter_bank lists 1 banks for level=2"),
@@ -229,3 +244,45 @@ def test_a_transform_that_was_built_without_versions_runs():
 def test_shapes_are_known_without_values():
     transform = wc.DWT1d("db2", level=2)
     assert transform(torch.empty(2, 3, 16, 4, device="meta")).values.shape == (2, 3, 16, 4)
+
+
+class Scaled(wc.FilterBank):
+    """Haar, its coefficients times a number that is no parameter."""
+
+    def __init__(self, *, scale):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale))
+        self.haar = wc.WaveletFilterBank("haar")
+
+    def analysis(self, x, lengths=None):
+        return tuple(branch * self.scale for branch in self.haar.analysis(x, lengths))
+
+    def synthesis(self, branches, lengths=None, *, ones=None):
+        return self.haar.synthesis([branch / self.scale for branch in branches], lengths)
+
+
+@torch.no_grad()
+def test_a_matrix_follows_numbers_that_are_no_parameters():
+    x = torch.randn(1, 3, 16, 4)
+    transform, other = (wc.DWT1d(Scaled(scale=scale), level=1) for scale in (1.0, 2.0))
+    before = transform(x).values
+    transform.load_state_dict(other.state_dict())
+    torch.testing.assert_close(transform(x).values, 2 * before)
+
+
+def test_the_energy_of_a_band_is_its_own():
+    bands = wc.DWT1d("haar", level=2)(torch.full((1, 1, 8, 1), 1e25, dtype=torch.float64))
+    torch.testing.assert_close(
+        bands.energy()[0, 0], torch.tensor([8e50, 0, 0], dtype=torch.float64), rtol=1e-6, atol=1e38
+    )
+    values = bands.values.clone()
+    values[..., -1, :] = torch.inf
+    assert bands.replace(values=values).energy()[0, 0].isfinite().tolist() == [True, True, False]
+
+
+def test_half_precision_leaves_places_where_they_are():
+    bands = wc.DWT1d("haar", level=2)(torch.randn(1, 600, 3))
+    half = bands.to(torch.bfloat16)
+    assert half.values.dtype == torch.bfloat16
+    for name in ("position", "support", "frequency"):
+        assert torch.equal(getattr(half.layout, name), getattr(bands.layout, name)), name

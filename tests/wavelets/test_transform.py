@@ -1,5 +1,6 @@
 """pywt is the oracle."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -161,6 +162,21 @@ def test_a_missing_band_counts_as_zeros():
     torch.testing.assert_close(idwt(cA, None, "db2"), idwt(cA, torch.zeros_like(cD), "db2"))
     torch.testing.assert_close(waverec([cA, None], "db2"), idwt(cA, None, "db2"))
     torch.testing.assert_close(idwt(None, cD, "db2"), idwt(torch.zeros_like(cA), cD, "db2"))
+
+
+@pytest.mark.parametrize("mode", ["symmetric", "periodization"])
+@pytest.mark.parametrize("length", [64, 65, 67])
+def test_missing_bands_count_as_zeros_at_every_level(mode, length):
+    whole = wavedec(torch.randn(length, 2), "db2", level=3, mode=mode)
+    for missing in itertools.product([False, True], repeat=4):
+        kept = [None if gone else band for band, gone in zip(whole, missing)]
+        if all(missing):
+            with pytest.raises(ValueError, match="coeffs holds None only"):
+                waverec(kept, "db2", mode=mode, length=length)
+            continue
+        zeros = [torch.zeros_like(band) if gone else band for band, gone in zip(whole, missing)]
+        found = waverec(kept, "db2", mode=mode, length=length)
+        torch.testing.assert_close(found, waverec(zeros, "db2", mode=mode, length=length))
 
 
 @pytest.mark.parametrize(

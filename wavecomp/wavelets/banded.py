@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wavecomp.compiling import plain_operations
+from wavecomp.compiling import no_autocast, plain_operations
 from wavecomp.wavelets.tree import Cascade
 
 STRETCH = 32  # outputs of the band at least; half as many or twice as many are slower on two cores
@@ -52,21 +52,27 @@ def analysis(x: Tensor, cascade: Cascade) -> Tensor:
 
     What is kept for the backward pass are the approximations, and only where a filter asks for a gradient.
     """
+    if not x.numel():
+        return x.clone()
     sizes = [Sizes.of(bank.branches, bank.reach) for bank in cascade.banks]
-    matrices = _level_matrices(cascade, x.shape[1], x, inverse=False)
-    if plain_operations():
-        return analysis_plain(x, sizes, *matrices)
-    return _Analysis.apply(x.contiguous(), sizes, *matrices)
+    with no_autocast(x):  # into memory of its own dtype goes nothing of another
+        matrices = _level_matrices(cascade, x.shape[1], x, inverse=False)
+        if plain_operations():
+            return analysis_plain(x, sizes, *matrices)
+        return _Analysis.apply(x.contiguous(), sizes, *matrices)
 
 
 def synthesis(values: Tensor, cascade: Cascade, length: int, to_level: int = 0) -> Tensor:
     """The inverse of :func:`analysis`, from the coefficients under the approximation of ``to_level``."""
+    if not values.numel():
+        return values.clone()
     above = Cascade(cascade.banks[to_level:], [])
-    matrices = _level_matrices(cascade, length, values, inverse=True)[to_level:]
     sizes = [Sizes.of(bank.branches, bank.reach) for bank in above.banks]
-    if plain_operations():
-        return synthesis_plain(values, sizes, *matrices)
-    return _Synthesis.apply(values.contiguous(), sizes, *matrices)
+    with no_autocast(values):
+        matrices = _level_matrices(cascade, length, values, inverse=True)[to_level:]
+        if plain_operations():
+            return synthesis_plain(values, sizes, *matrices)
+        return _Synthesis.apply(values.contiguous(), sizes, *matrices)
 
 
 def analysis_plain(x: Tensor, sizes: Sequence[Sizes], *matrices: Tensor) -> Tensor:
@@ -105,6 +111,11 @@ class _Analysis(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        with no_autocast(grad):
+            return _Analysis.gradients(ctx, grad)
+
+    @staticmethod
+    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         count = len(ctx.sizes)
         matrices, x, approximations = (
             ctx.saved_tensors[:count],
@@ -141,6 +152,11 @@ class _Synthesis(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        with no_autocast(grad):
+            return _Synthesis.gradients(ctx, grad)
+
+    @staticmethod
+    def gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *matrices, values = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _twice(ctx, synthesis_plain, values, matrices, grad)

@@ -107,10 +107,9 @@ def _skip(taps: Tensor) -> int:
 def _orthonormal(taps: FilterTaps) -> bool:
     """Whether even shifts of the low-pass filter are orthonormal, with its mirror image as the high-pass filter."""
     low, high = taps.dec_lo, taps.dec_hi
-    products = [sum(a * b for a, b in zip(low, low[shift:])) for shift in range(0, len(low), 2)]
     mirrored = [(-1) ** j * tap for j, tap in enumerate(reversed(low))]
     return (
         taps.orthogonal
-        and all(math.isclose(product, not place, abs_tol=1e-10) for place, product in enumerate(products))
+        and taps.orthonormal_to(1e-10)
         and any(all(math.isclose(s * a, b, abs_tol=1e-10) for a, b in zip(mirrored, high)) for s in (1, -1))
     )

@@ -81,6 +81,7 @@ class WaveletFilterBank(FilterBank):
         return f"taps={len(self.taps)}, orthogonal={self.taps.orthogonal}"
 
     def analysis(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
+        check_signal(x)
         if lengths is not None:
             return periodized_analysis(x, lengths, self._weights(x, self.taps.dec_lo, self.taps.dec_hi))
         even = x.shape[-2] // 2 * 2
@@ -93,6 +94,7 @@ class WaveletFilterBank(FilterBank):
         self, branches: Sequence[Tensor], lengths: Tensor | None = None, *, ones: Tensor | None = None
     ) -> Tensor:
         low, high = branches
+        check_signal(low)
         if lengths is not None:
             return periodized_synthesis(low, high, lengths, self._weights(low, self.taps.rec_lo, self.taps.rec_hi))
         half = high.shape[-2]
@@ -152,6 +154,22 @@ def interleave(low: Tensor, high: Tensor) -> Tensor:
     """Two branches along axis -2, by turns; the first may be one longer."""
     paired = torch.stack([low[..., : high.shape[-2], :], high], dim=-2).flatten(-3, -2)
     return torch.cat([paired, low[..., high.shape[-2] :, :]], dim=-2)
+
+
+def check_signal(x: Tensor) -> None:
+    """Raise ``TypeError`` unless a signal is in floating point: of integers coefficients would be rounded."""
+    if not x.is_floating_point():
+        raise TypeError(f"x has dtype {x.dtype}; allowed: floating point")
+
+
+def widened(x: Tensor, own: Tensor) -> Tensor:
+    """A signal in at least the precision of a bank's ``own`` parameters.
+
+    Raises:
+        TypeError: a signal that is not in floating point.
+    """
+    check_signal(x)
+    return x.to(torch.promote_types(x.dtype, own.dtype))
 
 
 def zero_behind(x: Tensor, lengths: Tensor | None) -> Tensor:

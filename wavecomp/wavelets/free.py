@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wavecomp.wavelets.filter_bank import FilterBank, check_heads, periodized_analysis, periodized_synthesis
+from wavecomp.wavelets.filter_bank import FilterBank, check_heads, periodized_analysis, periodized_synthesis, widened
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 
 
@@ -43,7 +43,7 @@ class FreeFilterBank(FilterBank):
         return f"taps={self.dec.shape[-1]}, heads={self.heads}"
 
     def analysis(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
-        wide = x.to(torch.promote_types(x.dtype, self.dec.dtype))
+        wide = widened(x, self.dec)
         branches = periodized_analysis(wide, _lengths(x, lengths), self._spread(self.dec, wide))
         return tuple(branch.to(x.dtype) for branch in branches)
 
@@ -51,7 +51,7 @@ class FreeFilterBank(FilterBank):
         self, branches: Sequence[Tensor], lengths: Tensor | None = None, *, ones: Tensor | None = None
     ) -> Tensor:
         dtype = branches[0].dtype
-        low, high = (branch.to(torch.promote_types(dtype, self.rec.dtype)) for branch in branches)
+        low, high = (widened(branch, self.rec) for branch in branches)
         signal = torch.cat([low, high], dim=-2)
         return periodized_synthesis(low, high, _lengths(signal, lengths), self._spread(self.rec, low)).to(dtype)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wavecomp.compiling import plain_operations
-from wavecomp.wavelets.filter_bank import FilterBank, check_heads, interleave, zero_behind
+from wavecomp.wavelets.filter_bank import FilterBank, check_heads, interleave, widened, zero_behind
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 
 LONGEST = 20  # taps; beyond it pywt's own rounding is magnified by the factorisation
@@ -76,7 +76,7 @@ class OrthogonalFilterBank(FilterBank):
         """``(rows, length, heads, dim / heads)``, in at least the precision of the angles."""
         if x.shape[-1] % self.heads:
             raise ValueError(f"heads={self.heads} does not divide dim={x.shape[-1]}")
-        return x.to(torch.promote_types(x.dtype, self.angles.dtype)).unflatten(-1, (self.heads, -1))
+        return widened(x, self.angles).unflatten(-1, (self.heads, -1))
 
     def _layers(self, grouped: Tensor, lengths: Tensor | None, ones: Tensor | None) -> Layers:
         angles = self.angles.to(grouped.dtype)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from wavecomp.bands import BandLayout, Bands
-from wavecomp.compiling import constant_numbers
+from wavecomp.compiling import constant_numbers, no_autocast
 from wavecomp.records import check_count, check_lengths, values_are_at_hand
 from wavecomp.wavelets import banded, kernels
 from wavecomp.wavelets.chunk_transform import ChunkTransform
@@ -141,9 +141,17 @@ class DWT1d(ChunkTransform):
 
         Returns:
             ``(..., ceil(chunk_length / rate), dim)`` with the rate of that level, zero behind each chunk's length.
+
+        Raises:
+            ValueError: a level that is not there, or bands of another transform.
         """
         if not 0 <= to_level <= self.level:
             raise ValueError(f"to_level={to_level} is out of range; allowed: 0 to {self.level}")
+        if bands.layout.names != self._cascade.names:
+            raise ValueError(
+                f"{type(self).__name__}: bands are {', '.join(bands.layout.names)}; allowed: "
+                f"{', '.join(self._cascade.names)}"
+            )
         length = bands.values.shape[-2]
         coefficients = -(-length // self.rates[to_level])
         values = bands.values[..., :coefficients, :]
@@ -296,9 +304,9 @@ class DWT1d(ChunkTransform):
         A write to ``parameter.data``, as averages of weights are put in place, moves no counter of versions.
         """
         # in bf16 the filters' own products would make a matrix that is not quite inverted
-        device = like.device.type
-        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-            if torch.compiler.is_compiling() or next(self.parameters(), None) is not None:
+        with no_autocast(like):
+            fixed = next(itertools.chain(self.filter_banks.parameters(), self.filter_banks.buffers()), None) is None
+            if torch.compiler.is_compiling() or not fixed:
                 return build()
             key = (*key, like.dtype, like.device, torch.is_inference_mode_enabled())
             if key not in self._matrices:

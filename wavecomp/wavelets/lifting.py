@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from wavecomp.wavelets.filter_bank import FilterBank, check_heads, interleave, zero_behind
+from wavecomp.wavelets.filter_bank import FilterBank, check_heads, interleave, widened, zero_behind
 
 Count: TypeAlias = int | Tensor  # samples of a half: a number, or (rows, 1)
 
@@ -116,7 +116,7 @@ class LiftingFilterBank(FilterBank):
             raise ValueError(f"heads={self.heads} does not divide dim={x.shape[-1]}")
         if self.dim is not None and x.shape[-1] != self.dim:
             raise ValueError(f"dim={x.shape[-1]} channels came to a bank of dim={self.dim}")
-        x = zero_behind(x.to(torch.promote_types(x.dtype, self.free[0].dtype)), lengths)
+        x = zero_behind(widened(x, self.free[0]), lengths)
         n: Count = x.shape[1] if lengths is None else lengths[:, None]
         return [x[:, 0::2], x[:, 1::2]], [(n + 1) // 2, n // 2]
 

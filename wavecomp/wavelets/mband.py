@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from wavecomp.wavelets.filter_bank import FilterBank, check_heads, zero_behind
+from wavecomp.wavelets.filter_bank import FilterBank, check_heads, widened, zero_behind
 
 
 class MBandFilterBank(FilterBank):
@@ -81,7 +81,7 @@ class MBandFilterBank(FilterBank):
         """``(rows, groups, branches, dim)``, zero behind each row, and the rows' lengths."""
         if x.shape[-1] % self.heads:
             raise ValueError(f"heads={self.heads} does not divide dim={x.shape[-1]}")
-        wide = zero_behind(x.to(torch.promote_types(x.dtype, self.turn.dtype)), lengths)
+        wide = zero_behind(widened(x, self.turn), lengths)
         count = -(-x.shape[1] // self.branches)
         wide = nn.functional.pad(wide, (0, 0, 0, count * self.branches - x.shape[1]))
         if lengths is None:

@@ -63,11 +63,15 @@ class FilterTaps:
 
     @property
     def orthogonal(self) -> bool:
-        """Whether synthesis is the transpose of analysis."""
-        return all(
-            math.isclose(dec, rec, abs_tol=1e-8)
-            for dec, rec in zip(self.dec_lo + self.dec_hi, self.rec_lo[::-1] + self.rec_hi[::-1])
-        )
+        """Whether synthesis is the transpose of analysis, and its inverse as far as that of pywt's dmey is."""
+        transposed = zip(self.dec_lo + self.dec_hi, self.rec_lo[::-1] + self.rec_hi[::-1])
+        return all(math.isclose(dec, rec, abs_tol=1e-8) for dec, rec in transposed) and self.orthonormal_to(3e-3)
+
+    def orthonormal_to(self, tolerance: float) -> bool:
+        """Whether the analysis low-pass filter and its even shifts are orthonormal, up to a tolerance."""
+        low = self.dec_lo
+        products = (sum(a * b for a, b in zip(low, low[shift:])) for shift in range(0, len(low), 2))
+        return all(math.isclose(product, not place, abs_tol=tolerance) for place, product in enumerate(products))
 
 
 @constant_result

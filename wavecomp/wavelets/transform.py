@@ -182,6 +182,7 @@ def waverec(
 
     Raises:
         ValueError: no coefficients, bands whose lengths do not fit together, or a length that they do not have.
+        TypeError: a band that is not in floating point.
 
     Example:
         >>> x = torch.randn(2, 65, 3)
@@ -191,8 +192,16 @@ def waverec(
     if not len(coeffs):
         raise ValueError("waverec: coeffs is empty; give at least the approximation")
     data, *details = coeffs
+    taps = FilterTaps.of(wavelet)
+    lengths = [length]  # of the approximations, fine to coarse
+    for _ in details[1:]:
+        lengths.append(None if lengths[-1] is None else dwt_coeff_len(lengths[-1], len(taps), mode))
     for step, detail in enumerate(details):
+        if data is None and detail is None:
+            continue
         if data is not None and detail is not None:
+            check_data(data, axis)
+            check_data(detail, axis)
             excess = data.shape[axis] - detail.shape[axis]
             if excess not in (0, 1):
                 raise ValueError(
@@ -200,10 +209,12 @@ def waverec(
                     f"{detail.shape[axis]}; it may be the same or one longer"
                 )
             data = data.narrow(axis, 0, detail.shape[axis])
-        wanted = length if step == len(details) - 1 else None
-        data = idwt(data, detail, wavelet, mode=mode, axis=axis, length=wanted)
+        # where the next detail does not say how long an approximation is, the length of the signal does
+        unknown = step == len(details) - 1 or details[step + 1] is None
+        wanted = lengths[len(details) - 1 - step] if unknown else None
+        data = idwt(data, detail, taps, mode=mode, axis=axis, length=wanted)
     if data is None:
-        raise ValueError("waverec: coeffs=[None] holds no coefficients")
+        raise ValueError("waverec: coeffs holds None only; give at least one band")
     if not details and length not in (None, data.shape[axis]):
         raise ValueError(f"waverec: length={length} does not go with an approximation of length {data.shape[axis]}")
     return data

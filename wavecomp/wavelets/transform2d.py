@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
-from wavecomp.wavelets.transform import check_data, dwt, dwt_max_level, idwt
+from wavecomp.wavelets.transform import check_data, dwt, dwt_coeff_len, dwt_max_level, idwt
 
 Details2d: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
@@ -101,19 +101,29 @@ def waverec2(
     if shape is not None and len(shape) != 2:
         raise ValueError(f"waverec2: shape={shape} needs two lengths, one for each of axes={axes}")
     data, *details = coeffs
+    taps = FilterTaps.of(wavelet)
+    shapes = [shape]  # of the approximations, fine to coarse
+    for _ in details[1:]:
+        if shape is not None:
+            first, second = (dwt_coeff_len(n, len(taps), mode) for n in shape)
+            shape = first, second
+        shapes.append(shape)
     for step, bands in enumerate(details):
         if not isinstance(bands, tuple | list) or len(bands) != 3:
             raise ValueError(f"waverec2: coeffs[{step + 1}] is not a triple (cH, cV, cD)")
         known = [band for band in bands if band is not None]
         if data is not None and known:
             data = _trimmed(data, known[0], _check_axes(data, axes))
-        last = step == len(details) - 1
-        data = _joined((data, *bands), FilterTaps.of(wavelet), mode, axes, shape if last else None)
+        if data is None and not known:
+            continue
+        # where the next details do not say how long an approximation is, the shape of the signal does
+        unknown = step == len(details) - 1 or all(band is None for band in details[step + 1])
+        data = _joined((data, *bands), taps, mode, axes, shapes[len(details) - 1 - step] if unknown else None)
     if data is None:
-        raise ValueError("waverec2: coeffs=[None] holds no coefficients")
+        raise ValueError("waverec2: coeffs holds None only; give at least one band")
     if not details and shape is not None:
-        first, second = _check_axes(data, axes)
-        if (data.shape[first], data.shape[second]) != tuple(shape):
+        along, across = _check_axes(data, axes)
+        if (data.shape[along], data.shape[across]) != tuple(shape):
             raise ValueError(f"waverec2: shape={shape} does not go with an approximation of {tuple(data.shape)}")
     return data
 

@@ -148,7 +148,7 @@ class Cascade:
             position=position,
             support=support,
             frequency=frequencies,
-            names=tuple(self._name(path) for path in self.leaves),
+            names=self.names,
             counts=tuple(counts),
             length=length,
         )
@@ -192,6 +192,11 @@ class Cascade:
         if not any(bank.follows_constants for bank in self.banks):
             return None
         return units.unflatten(-1, (self.banks[0].heads, -1)).sum(-1)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the bands, coarse to fine."""
+        return tuple(self._name(path) for path in self.leaves)
 
     def _name(self, path: Path) -> str:
         level, last = len(path), path[-1]
