@@ -65,7 +65,7 @@ class Codes(Record):
     prefix: bool = False
 
     static: ClassVar[tuple[str, ...]] = ("dense", "pace", "first", "prefix")
-    measures: ClassVar[tuple[str, ...]] = ("position", "support", "frequency")
+    measures: ClassVar[tuple[str, ...]] = ("position", "support", "frequency", "statistics")
     per_slot: ClassVar[tuple[str, ...]] = (
         "mask",
         "position",
@@ -334,7 +334,7 @@ class Chunks(Record):
     ragged: bool = False
 
     static: ClassVar[tuple[str, ...]] = ("dense", "span", "first", "ragged")
-    measures: ClassVar[tuple[str, ...]] = ("position", "support")
+    measures: ClassVar[tuple[str, ...]] = ("position", "support", "statistics")
 
     def __post_init__(self) -> None:
         if self.values.ndim != 4:
@@ -352,8 +352,13 @@ class Chunks(Record):
 
     @property
     def stride(self) -> Tensor:
-        """``(batch, chunks, 1)``: tokens that a place stands for, on average."""
-        return self.support.sum(-1, keepdim=True) / self.lengths[..., None].clamp(min=1)
+        """``(batch, chunks, 1)``: tokens that a place stands for, on average: all that are covered, each once."""
+        half = self.support / 2
+        first = torch.where(self.mask, self.position - half, torch.inf).amin(-1, keepdim=True)
+        last = torch.where(self.mask, self.position + half, -torch.inf).amax(-1, keepdim=True)
+        # codes of several levels lie over one another, and others may leave something out
+        covered = self.support.sum(-1, keepdim=True).minimum((last - first).clamp(min=0).to(self.support.dtype))
+        return covered / self.lengths[..., None].clamp(min=1)
 
     def codes(
         self,

@@ -49,7 +49,8 @@ def _tuples(value: Any) -> Any:
 class Record:
     """Base of the data types: ``to`` and ``replace``.
 
-    ``measures`` are fields that say where something lies: half precision would put it elsewhere.
+    ``measures`` are fields that say where something lies, or how much: half precision would put it elsewhere, or has
+    no number as large.
     """
 
     static: ClassVar[tuple[str, ...]] = ()
@@ -116,6 +117,17 @@ def check_lengths(owner: str, lengths: torch.Tensor, shape: tuple[int, ...], lon
 def values_are_at_hand(tensor: torch.Tensor) -> bool:
     """Whether a look at values is free: on the CPU it is, elsewhere it would wait for the device."""
     return tensor.device.type == "cpu" and tensor.numel() > 0 and not torch.compiler.is_compiling()
+
+
+def without_waiting(numbers: Any, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A few numbers on a device; ``torch.tensor(numbers, device=device)`` would wait until that has done all else."""
+    return torch.tensor(numbers, dtype=dtype, device="cpu").to(device, non_blocking=True)
+
+
+def check_width(module: torch.nn.Module, dim: int, values: torch.Tensor) -> None:
+    """Raise ``ValueError`` unless ``values (..., dim)`` are as wide as a module was built for."""
+    if values.shape[-1] != dim:
+        raise ValueError(f"{type(module).__name__} was given values {values.shape[-1]} wide; allowed: dim={dim}")
 
 
 def check_shape(owner: str, name: str, tensor: torch.Tensor, expected: tuple[int, ...]) -> None:

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 import zoo
+from torch import nn
 from torch.nn import functional as F
 
 import wavecomp as wc
@@ -626,3 +627,92 @@ def test_a_network_may_be_built_on_meta_and_filled_later(make):
     filled.load_state_dict(real.state_dict())
     tokens = wc.Codes.from_tokens(torch.randn(2, 40, zoo.DIM))
     torch.testing.assert_close(filled(tokens).values, real(tokens).values)
+
+
+def test_calibration_holds_the_stage_that_the_controller_is_in():
+    """As in training: codes of other stages lie beside its own, and are not what it was asked to hold."""
+    pool = wc.ChunkNetwork(chunk_length=4, compressor=wc.MeanPoolCompressor(count=1))
+    shrunk = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=4), pruner=wc.Shrinkage(target_ratio=4))
+    body = wc.ChunkReduce(
+        chunk_networks=[pool, wc.ChunkNetwork(chunk_length=16, compressor=shrunk)], reduce_network=nn.Identity()
+    )
+    x = torch.randn(4, 1024, 16)
+    reached = wc.calibrate(body, [x], encode=lambda x: body(wc.Codes.from_tokens(x)))
+    statistics = body.eval()(wc.Codes.from_tokens(x)).statistics
+    own = statistics["chunk_networks.1.places"].sum() / statistics["chunk_networks.1.kept"].sum()
+    assert reached == pytest.approx(float(own)) == pytest.approx(4, rel=5e-3)
+
+
+def test_a_threshold_that_was_put_somewhere_is_followed_in_evaluation_however_long_it_was_trained():
+    controller = wc.RatioController(target_ratio=8)
+
+    def off(steps, shift):
+        for _ in range(steps):
+            codes = 1000 * math.exp(-3 * (float(controller.last) - shift))
+            controller.update(tokens=torch.tensor(8000.0), codes=torch.tensor(codes))
+        return abs(float(controller.eval().log_threshold) - shift), controller.train()
+
+    assert off(5000, 0.0)[0] < 1e-3
+    controller.set_threshold(float(controller.threshold))
+    assert off(300, 0.3)[0] < 0.03
+
+
+def test_no_part_of_a_compressor_hides_that_it_is_not_causal():
+    class Inside(nn.Module):
+        causal = False
+
+        def forward(self, codes):
+            return codes
+
+    encoding = nn.Sequential(wc.PositionFrequencyEncoding(8), Inside())
+    assert not wc.MeanPoolCompressor(count=1, encoding=encoding).causal
+    assert wc.MeanPoolCompressor(count=1, encoding=nn.Sequential(wc.PositionFrequencyEncoding(8))).causal
+
+
+def test_a_score_learns_from_codes_that_it_can_move():
+    pruner, transform = wc.StraightThroughTopK(8, dim=8), wc.DWT1d("haar", level=3)
+    bands = transform(torch.randn(1, 2, 16, 8))
+    for always in (True, False):
+        kept = pruner(bands)
+        values = bands.values.gather(-2, kept.index[..., None].expand(-1, -1, -1, 8)) * kept.weight[..., None]
+        values[bands.layout.always[kept.index] == always].square().sum().backward()
+        assert bool(pruner.learned.channel.grad.any()) != always
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: wc.PositionFrequencyEncoding(1),
+        lambda: wc.RotaryPositionFrequency(8),
+        lambda: wc.DyadicPositionCode(1, chunk_length=8),
+    ],
+)
+def test_an_encoding_of_another_width_is_named(make):
+    message = r"was given values 16 wide; allowed: dim=\d"
+    with pytest.raises(ValueError, match=message):
+        make()(wc.Codes.from_tokens(torch.randn(1, 8, 16)))
+
+
+def test_a_detail_channel_of_another_width_is_named():
+    compressor = wc.WaveletCompressor(
+        transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(4), detail_channel=wc.DetailChannel(dim=8, level=2)
+    )
+    with pytest.raises(ValueError, match="DetailChannel was given values 16 wide; allowed: dim=8"):
+        compressor(wc.Codes.from_tokens(torch.randn(1, zoo.CHUNK, zoo.DIM)).cut(zoo.CHUNK))
+
+
+def test_codes_over_codes_that_overlap_stand_for_the_tokens_below_once():
+    x = torch.randn(1, 64, 8)
+    x[:, :32] = x[:, :1]
+    shrinkage = wc.Shrinkage(target_ratio=4, start=0.2)
+    first = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=5), pruner=shrinkage)
+    codes = first(wc.Codes.from_tokens(x).cut(32))
+    assert codes.support[0, codes.chunk[0] == 1].sum() > 32  # one over the other
+    found = wc.MeanPoolCompressor(count=1)(codes.cut(codes.values.shape[1] // 2))
+    assert found.support[0].tolist() == [32, 32] and found.level[0, 1] == 5
+
+
+def test_statistics_stay_as_they_are_in_half_precision():
+    codes = zoo.wavelet_compressor()(wc.Codes.from_tokens(torch.randn(1, 2 * zoo.CHUNK, zoo.DIM)).cut(zoo.CHUNK))
+    half = codes.replace(statistics={"band_energy": torch.tensor([131072.0])}).to(torch.float16)
+    assert half.values.dtype == torch.float16 and half.statistics["band_energy"].item() == 131072

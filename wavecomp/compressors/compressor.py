@@ -23,8 +23,8 @@ class Compressor(Module):
 
     @property
     def causal(self) -> bool:
-        """Whether each of its parts is: a pruner, an encoding or another may say ``causal = False`` of itself."""
-        return self._causal and all(getattr(part, "causal", True) for part in self.children())
+        """Whether each of its parts is: any module in it may say ``causal = False`` of itself."""
+        return self._causal and all(getattr(part, "causal", True) for part in self.modules() if part is not self)
 
     @causal.setter
     def causal(self, causal: bool) -> None:

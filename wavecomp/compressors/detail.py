@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from wavecomp.bands import Bands
 from wavecomp.compressors.compressor import scatter_rows
 from wavecomp.modules import Module
-from wavecomp.records import check_count
+from wavecomp.records import check_count, check_width, without_waiting
 from wavecomp.wavelets import ChunkTransform
 
 
@@ -71,6 +71,7 @@ class DetailChannel(Module):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        check_count("dim", dim)
         check_count("level", level)
         if width is not None and width < 0:
             raise ValueError(f"width={width} is negative; allowed: 0 and above")
@@ -138,6 +139,7 @@ class DetailChannel(Module):
         Returns:
             ``(batch, chunks, coefficients, width)``; where nothing is kept it has no meaning.
         """
+        check_width(self, self.dim, bands.values)
         if not self.width:
             return bands.values[..., :0]
         details = self._details(bands)
@@ -163,6 +165,7 @@ class DetailChannel(Module):
             ``(batch, chunks, coefficients, width)``; zero for all but approximations.
         """
         values, layout = bands.values, bands.layout
+        check_width(self, self.dim, values)
         if not self.width:
             return values[..., :0]
         trees, slots = -(-layout.length // 2**self.level), 2**self.level
@@ -171,7 +174,7 @@ class DetailChannel(Module):
         # a node that was not split stands for the bands below it, and has as many coefficients at one place
         spread = torch.ones_like(below) << below
         place = (layout.index >> below) * slots + (band << below) + layout.index % spread
-        weights = torch.tensor(self.weights, dtype=values.dtype, device=values.device)[layout.level - 1]
+        weights = without_waiting(self.weights, dtype=values.dtype, device=values.device)[layout.level - 1]
         pruned = (1 - kept.to(values.dtype))[..., None] * weights[..., None] * values
         found = scatter_rows(pruned, place.expand(pruned.shape[:-1]), trees * slots).unflatten(-2, (trees, slots))
         messages = found[..., 1:, :].flatten(-2) @ self.take.flatten(0, 1).to(values.dtype)

@@ -14,6 +14,7 @@ from wavecomp.compressors.nodes import NodeCompressor
 from wavecomp.compressors.pruner import check_filled, check_ratio
 from wavecomp.compressors.selection import mean_power
 from wavecomp.modules import weight_dtype
+from wavecomp.records import without_waiting
 from wavecomp.wavelets import DWT1d
 
 
@@ -92,7 +93,7 @@ class PartialSynthesis(NodeCompressor):
         if self.band_weight is not None:
             bands = self.band_weight(bands)
         nodes = self.transform.approximations(length, values.device)
-        counts = torch.tensor(nodes.counts[::-1], device=values.device)
+        counts = without_waiting(nodes.counts[::-1], dtype=torch.int64, device=values.device)
         score = self._scores(bands)
         allowed = score.masked_fill(counts > capacity, -torch.inf)
         asked, picked = score.detach().argmax(-1), allowed.detach().argmax(-1)

@@ -198,7 +198,9 @@ class StraightThroughTopK(TopK):
             torch.where(bands.layout.always, torch.inf, score.detach()), bands.mask, capacity, self.budget(bands)
         )
         soft = torch.sigmoid(score / self.temperature).gather(-1, chosen.index)
-        return chosen.replace(weight=1 + (soft - soft.detach()))
+        # what stays in any case is nothing that the score could move
+        always = bands.layout.always.expand(score.shape).gather(-1, chosen.index)
+        return chosen.replace(weight=torch.where(always, 1, 1 + (soft - soft.detach())))
 
 
 class GlobalTopK(Pruner):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,10 @@ class RatioController(nn.Module):
 
     The error is linear in the codes, so where it keeps to zero on average the target is met, sum over sum, even where
     the ratio jumps as the threshold moves. Small errors, which are mostly those of a batch, move it less than their
-    share of a large one. ``forward`` of a network reads the threshold and never moves it; :meth:`update` is called
-    after the optimiser's step with the counts of all ranks. The state is in the checkpoint.
+    share of a large one, so that what it keeps to zero is the mean of :math:`(0.5 + |e|)\, e`: where batches differ by
+    tens of percent, and a few ask for far more codes than most, the mean comes out a percent or two above the target.
+    ``forward`` of a network reads the threshold and never moves it; :meth:`update` is called after the optimiser's step
+    with the counts of all ranks. The state is in the checkpoint.
 
     In evaluation the threshold is one without the jitter of single batches that does not lag behind the model's drift
     either, which counts, since a ratio may move by several times what its threshold does: twice the mean of
@@ -114,7 +117,7 @@ class RatioController(nn.Module):
 
     @torch.no_grad()
     def set_threshold(self, threshold: float) -> None:
-        """Put the threshold somewhere; updates go on from there.
+        """Put the threshold somewhere; updates go on from there, in training and in evaluation.
 
         Raises:
             ValueError: a threshold that is not above 0.
@@ -125,6 +128,12 @@ class RatioController(nn.Module):
         self.total.fill_(math.log(threshold / self.start))
         for value in (self.last, self.tenth, self.fifth):
             value.fill_(math.log(threshold))
+        self.restart()
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin a new run: the threshold of evaluation follows its updates, however many there were before."""
+        self.updates.zero_()
 
 
 class GroupThreshold(nn.Module):
@@ -160,7 +169,7 @@ def calibrate(
     steps: int = 30,
     tolerance: float = 0.002,
 ) -> float:
-    """Set the threshold so that held-out data comes out at the target ratio.
+    """Set the threshold so that held-out data comes out at the target ratio, in the stage that the controller is in.
 
     The ratio rises with the threshold, so it is found between one that is too low and one that is too high.
 
@@ -175,7 +184,7 @@ def calibrate(
             warned of: little data has too few codes to come closer, or the ratio is out of reach.
 
     Returns:
-        The ratio reached, tokens over codes.
+        The ratio reached by that stage, what came in over codes.
 
     Raises:
         ValueError: a model without exactly one controller, a ratio or tolerance out of range, no data, no step,
@@ -215,7 +224,7 @@ def calibrate(
                 f"{_spans(model)} tokens; allowed: that of a model that is built with it"
             )
         with evaluating(model):
-            reached = _search(controller, encode, batches, steps, tolerance)
+            reached = _search(controller, encode, _stage_of(model, controller), batches, steps, tolerance)
     except BaseException:
         controller.target_ratio = before[0]
         controller.load_state_dict(before[1])
@@ -235,9 +244,17 @@ def _spans(model: nn.Module) -> list[object]:
     return [module.spans for module in model.modules() if hasattr(module, "spans")]
 
 
+def _stage_of(model: nn.Module, controller: RatioController) -> str:
+    """What names of the statistics of its stage begin with."""
+    bodies: list[Any] = [module for module in model.modules() if hasattr(module, "controllers")]
+    paths = {id(found): path for body in bodies for path, found in body.controllers().items()}
+    return f"{paths[id(controller)]}." if id(controller) in paths else ""
+
+
 def _search(
     controller: RatioController,
     encode: Callable[[Tensor], Codes],
+    stage: str,
     batches: Sequence[Tensor],
     steps: int,
     tolerance: float,
@@ -252,8 +269,9 @@ def _search(
     def off(log_threshold: float) -> float:
         controller.set_threshold(math.exp(log_threshold))
         codes = [encode(batch) for batch in batches]
-        kept = sum(float(c.mask.sum()) for c in codes)
-        tokens = sum(float(c.tokens.sum()) for c in codes)
+        # what the controller is moved by in training; of an encoder of one's own, which may count nothing, all codes
+        tokens = sum(float(c.statistics.get(f"{stage}places", c.tokens).sum()) for c in codes)
+        kept = sum(float(c.statistics.get(f"{stage}kept", c.mask).sum()) for c in codes)
         if not tokens:
             raise ValueError("data holds no tokens; give at least one")
         ratio = tokens / max(kept, 1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wavecomp.codes import Codes
 from wavecomp.modules import Module
+from wavecomp.records import check_width
 
 # bits above these would weigh less than the last bit of fp32
 BEYOND = 24
@@ -95,6 +96,7 @@ class DyadicPositionCode(Module):
 
     def forward(self, codes: Codes) -> Codes:
         """``Codes`` to the same codes, marked; empty slots stay zero."""
+        check_width(self, self.vectors.shape[-1], codes.values)
         path = self.path(codes)
         chosen = torch.stack([path == 0, path == 1], dim=-1).to(self.vectors.dtype)
         own, beyond, inside = chosen.split([self.depth, BEYOND, path.shape[-1] - self.depth - BEYOND], dim=2)

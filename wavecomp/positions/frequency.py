@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from wavecomp.codes import Codes
 from wavecomp.modules import Module, weight_dtype
 from wavecomp.positions.rotary import Rotary, rotary_angles, rotate
+from wavecomp.records import check_width
 
 
 class _FrequencyGain(Module):
@@ -22,7 +23,7 @@ class _FrequencyGain(Module):
         super().__init__()
         if dim < 1 or octaves < 1:
             raise ValueError(f"dim={dim}, octaves={octaves}; allowed: 1 and above")
-        self.octaves = octaves
+        self.dim, self.octaves = dim, octaves
         self.slope = nn.Parameter(torch.tensor(-4.0))
 
     def gain(self, frequency: Tensor) -> Tensor:
@@ -35,6 +36,7 @@ class _FrequencyGain(Module):
 
     def forward(self, codes: Codes) -> Codes:
         """``Codes`` to the same codes, weighed and marked; empty slots stay zero."""
+        check_width(self, self.dim, codes.values)
         gain = self.gain(codes.frequency)[..., None].to(codes.values.dtype)
         values = self.mark(codes.values * gain, codes)
         return codes.replace(values=torch.where(codes.mask[..., None], values, 0))
@@ -123,7 +125,6 @@ class RotaryPositionFrequency(_FrequencyGain):
         super().__init__(dim, octaves)
         if dim % 8:
             raise ValueError(f"dim={dim} cannot be turned in three groups of pairs; allowed: multiples of 8")
-        self.dim = dim
 
     def angles(self, codes: Codes) -> Rotary:
         """Cosines and sines, ``(batch, 1, slots, 3 * dim / 8)``, of angles that are made in fp64."""

@@ -113,8 +113,10 @@ class CompressionModule(L.LightningModule):
         self._random = checkpoint.get("random")
 
     def on_fit_start(self) -> None:
-        if self.trainer.ckpt_path is None:  # a new run, of a model that was loaded
+        if self.trainer.ckpt_path is None:  # a new run, maybe of a model that was loaded
             self._random = None
+            for controller in self._controllers().values():
+                controller.restart()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self._random is None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wavecomp.modules import Module
-from wavecomp.records import check_count
+from wavecomp.records import check_count, without_waiting
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 from wavecomp.wavelets.transform import dwt, idwt
 
@@ -103,7 +103,7 @@ class WaveletFilterBank(FilterBank):
         return torch.cat([idwt(low[..., :half, :], high, self.taps, mode="periodization"), low[..., half:, :]], dim=-2)
 
     def _weights(self, like: Tensor, *filters: tuple[float, ...]) -> Tensor:
-        return torch.tensor(filters, dtype=like.dtype, device=like.device)[..., None]
+        return without_waiting(filters, dtype=like.dtype, device=like.device)[..., None]
 
 
 def periodized_analysis(x: Tensor, lengths: Tensor, filters: Tensor) -> tuple[Tensor, Tensor]:
