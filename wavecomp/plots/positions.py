@@ -41,7 +41,8 @@ def plot_position_code(
     if not mask.any():
         raise ValueError(f"row={row} holds no codes; allowed: a row with some")
     with torch.no_grad():
-        marked = encoding(codes.replace(values=torch.zeros(*codes.mask.shape, 1, device=codes.mask.device))).values[row]
+        silent = torch.zeros(*codes.mask.shape, encoding.dim, device=codes.mask.device)
+        marked = encoding(codes.replace(values=silent)).values[row]
     marks, chunk = array(marked)[mask], array(codes.chunk[row])[mask]
     figure = new_figure(height=3.2)
     left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.1))

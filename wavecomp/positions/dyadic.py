@@ -63,7 +63,7 @@ class DyadicPositionCode(Module):
                 f"dim={dim}, chunk_length={chunk_length}, depth={depth}; allowed: 1 and above, depth to 32"
             )
         self.bits = bits
-        self.depth = depth
+        self.dim, self.depth = dim, depth
         self.chunk_length = chunk_length
         self.levels = (chunk_length - 1).bit_length()
         # one pair per chunk bit and one for all above, then place, frequency and index, which may number a whole tree
@@ -96,7 +96,7 @@ class DyadicPositionCode(Module):
 
     def forward(self, codes: Codes) -> Codes:
         """``Codes`` to the same codes, marked; empty slots stay zero."""
-        check_width(self, self.vectors.shape[-1], codes.values)
+        check_width(self, self.dim, codes.values)
         path = self.path(codes)
         chosen = torch.stack([path == 0, path == 1], dim=-1).to(self.vectors.dtype)
         own, beyond, inside = chosen.split([self.depth, BEYOND, path.shape[-1] - self.depth - BEYOND], dim=2)
