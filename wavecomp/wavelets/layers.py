@@ -83,6 +83,7 @@ class DWT1d(ChunkTransform):
         self._tree = self._leaves(branches)
         # what a coefficient stands for is said of the transform that learning starts from
         self._initial = Cascade([as_built(bank) for bank in per_level], self._tree)
+        self._names = self._initial.names
         self._matrices: dict[tuple[object, ...], Tensor] = {}
         self._check_banks()
 
@@ -147,10 +148,9 @@ class DWT1d(ChunkTransform):
         """
         if not 0 <= to_level <= self.level:
             raise ValueError(f"to_level={to_level} is out of range; allowed: 0 to {self.level}")
-        if bands.layout.names != self._cascade.names:
+        if bands.layout.names != self._names:
             raise ValueError(
-                f"{type(self).__name__}: bands are {', '.join(bands.layout.names)}; allowed: "
-                f"{', '.join(self._cascade.names)}"
+                f"{type(self).__name__}: bands are {', '.join(bands.layout.names)}; allowed: {', '.join(self._names)}"
             )
         length = bands.values.shape[-2]
         coefficients = -(-length // self.rates[to_level])

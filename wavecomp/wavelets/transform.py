@@ -193,9 +193,7 @@ def waverec(
         raise ValueError("waverec: coeffs is empty; give at least the approximation")
     data, *details = coeffs
     taps = FilterTaps.of(wavelet)
-    lengths = [length]  # of the approximations, fine to coarse
-    for _ in details[1:]:
-        lengths.append(None if lengths[-1] is None else dwt_coeff_len(lengths[-1], len(taps), mode))
+    lengths = level_lengths(length, len(details), taps, mode)
     for step, detail in enumerate(details):
         if data is None and detail is None:
             continue
@@ -211,7 +209,7 @@ def waverec(
             data = data.narrow(axis, 0, detail.shape[axis])
         # where the next detail does not say how long an approximation is, the length of the signal does
         unknown = step == len(details) - 1 or details[step + 1] is None
-        wanted = lengths[len(details) - 1 - step] if unknown else None
+        wanted = lengths[step] if unknown else None
         data = idwt(data, detail, taps, mode=mode, axis=axis, length=wanted)
     if data is None:
         raise ValueError("waverec: coeffs holds None only; give at least one band")
@@ -232,6 +230,14 @@ def dwt_coeff_len(data_len: int, filter_len: int, mode: str) -> int:
     if data_len < 1 or filter_len < 1:
         raise ValueError(f"data_len={data_len}, filter_len={filter_len}; allowed: 1 and above")
     return (data_len + 1) // 2 if mode == "periodization" else (data_len + filter_len - 1) // 2
+
+
+def level_lengths(length: int | None, levels: int, taps: FilterTaps, mode: str) -> list[int | None]:
+    """What the synthesis of each level gives of a signal this long, coarse to fine; ``None`` of an unknown one."""
+    lengths = [length]
+    for _ in range(1, levels):
+        lengths.insert(0, None if lengths[0] is None else dwt_coeff_len(lengths[0], len(taps), mode))
+    return lengths
 
 
 def dwt_max_level(data_len: int, wavelet: Wavelet) -> int:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
-from wavecomp.wavelets.transform import check_data, dwt, dwt_coeff_len, dwt_max_level, idwt
+from wavecomp.wavelets.transform import check_data, dwt, dwt_max_level, idwt, level_lengths
 
 Details2d: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
@@ -102,15 +102,11 @@ def waverec2(
         raise ValueError(f"waverec2: shape={shape} needs two lengths, one for each of axes={axes}")
     data, *details = coeffs
     taps = FilterTaps.of(wavelet)
-    shapes = [shape]  # of the approximations, fine to coarse
-    for _ in details[1:]:
-        if shape is not None:
-            first, second = (dwt_coeff_len(n, len(taps), mode) for n in shape)
-            shape = first, second
-        shapes.append(shape)
     for step, bands in enumerate(details):
         if not isinstance(bands, tuple | list) or len(bands) != 3:
             raise ValueError(f"waverec2: coeffs[{step + 1}] is not a triple (cH, cV, cD)")
+    sides = [level_lengths(side, len(details), taps, mode) for side in shape or (None, None)]
+    for step, bands in enumerate(details):
         known = [band for band in bands if band is not None]
         if data is not None and known:
             data = _trimmed(data, known[0], _check_axes(data, axes))
@@ -118,18 +114,24 @@ def waverec2(
             continue
         # where the next details do not say how long an approximation is, the shape of the signal does
         unknown = step == len(details) - 1 or all(band is None for band in details[step + 1])
-        data = _joined((data, *bands), taps, mode, axes, shapes[len(details) - 1 - step] if unknown else None)
+        length, dim = (side[step] if unknown else None for side in sides)
+        data = _joined((data, *bands), taps, mode, axes, length, dim)
     if data is None:
         raise ValueError("waverec2: coeffs holds None only; give at least one band")
     if not details and shape is not None:
-        along, across = _check_axes(data, axes)
-        if (data.shape[along], data.shape[across]) != tuple(shape):
+        first, second = _check_axes(data, axes)
+        if (data.shape[first], data.shape[second]) != tuple(shape):
             raise ValueError(f"waverec2: shape={shape} does not go with an approximation of {tuple(data.shape)}")
     return data
 
 
 def _joined(
-    bands: Sequence[Tensor | None], taps: FilterTaps, mode: str, axes: tuple[int, int], shape: tuple[int, int] | None
+    bands: Sequence[Tensor | None],
+    taps: FilterTaps,
+    mode: str,
+    axes: tuple[int, int],
+    length: int | None,
+    dim: int | None,
 ) -> Tensor:
     """One level of synthesis, from ``(cA, cH, cV, cD)``."""
     known = [band for band in bands if band is not None]
@@ -139,7 +141,6 @@ def _joined(
     if len({band.shape for band in known}) > 1:
         raise ValueError(f"waverec2: bands of a level have shapes {[tuple(b.shape) for b in known]}; they must agree")
     cA, cH, cV, cD = bands
-    length, dim = shape or (None, None)
 
     def along_second(low: Tensor | None, high: Tensor | None) -> Tensor | None:
         return None if low is None and high is None else idwt(low, high, taps, mode=mode, axis=second, length=dim)
