@@ -452,8 +452,8 @@ def test_statistics_and_losses_ride_along():
             "target_ratio=8 leaves 2 codes in a chunk of 16, less than the 4 of the coarsest level; allowed: up to 4",
         ),
         (
-            lambda: wc.RatioController(target_ratio=2, proportional=-1),
-            "proportional=-1 is no gain; allowed: 0 and above, finite",
+            lambda: wc.RatioController(target_ratio=2, gain=-1),
+            "gain=-1 is out of range; allowed: 0 and above, finite",
         ),
         (lambda: wc.calibrate(torch.nn.Linear(1, 1), [torch.ones(1)]), "model holds 0 ratio controllers; allowed: 1"),
         (lambda: wc.calibrate(wc.Shrinkage(target_ratio=2), []), "data is empty"),

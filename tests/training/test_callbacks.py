@@ -201,7 +201,7 @@ def badly_held():
     """Half as much again as was asked for, and nothing moves it."""
     compressor = zoo.leaves()
     compressor.controller.set_threshold(1e-6)
-    compressor.controller.proportional = compressor.controller.integral = 0.0
+    compressor.controller.gain = 0.0
     compressor.controller.start = 1e-6
     return module(compressor)
 

@@ -1,5 +1,6 @@
 """The ratio controller within training: after the optimiser's step, from all counts, and in the checkpoint."""
 
+import math
 from types import SimpleNamespace
 
 import lightning as L
@@ -97,7 +98,7 @@ def test_a_run_that_resumes_has_the_controller_where_it_was(tmp_path):
     (controller,) = resumed.model.body.controllers().values()
     assert seen == pytest.approx(whole[:3], abs=1e-3)
     assert more[0] == pytest.approx(whole[3], abs=1e-3) and more[0] != pytest.approx(whole[0], abs=1e-3)
-    assert float(controller.total) != 0
+    assert float(controller.speed) != 0
 
 
 def test_two_stages_are_controlled_by_their_own_counts():
@@ -151,13 +152,38 @@ def test_in_evaluation_the_threshold_neither_lags_nor_jitters(drift):
     assert found.mean().abs() < 0.0067 and found.std() < 0.0067
 
 
+def errors(codes_at, seed=0, steps=400):
+    """Relative errors of codes, step by step; ``codes_at(log_threshold, step)`` of those that the target allows."""
+    controller = wc.RatioController(target_ratio=8.0)
+    found = []
+    for step in range(steps):
+        share = codes_at(float(controller.last), step)
+        controller.update(tokens=torch.tensor(8000.0), codes=torch.tensor(1000 * share))
+        found.append(share - 1)
+    return torch.tensor(found)
+
+
+@pytest.mark.parametrize("drift", [2e-3, -2e-3])
+@pytest.mark.parametrize("slope", [1, 3, 10])
+def test_a_drift_is_followed_and_not_trailed(slope, drift):
+    """A controller that moves the threshold by its error alone would be off by 2 per cent or more all the while."""
+    found = errors(lambda log, step: math.exp(-slope * (log - drift * step)))
+    assert found[-40:].mean().abs() < 0.002
+
+
+def test_a_ratio_that_jumps_is_held_on_average():
+    """Codes of nearly equal loudness: within a few per cent of the threshold all of them go."""
+    found = errors(lambda log, step: 0.1 + 3.9 / (1 + math.exp((log - 0.5 - 1e-3 * step) / 0.02)))
+    assert found[-40:].mean().abs() < 0.02 and found[-40:].std() < 0.1
+
+
 def test_a_step_without_tokens_or_codes_moves_nothing():
     controller = wc.RatioController(target_ratio=8.0)
     controller.update(tokens=torch.tensor(800), codes=torch.tensor(400))
     before = {name: value.clone() for name, value in controller.state_dict().items()}
     for tokens, codes in ((0, 0), (800, 0)):
         controller.update(tokens=torch.tensor(tokens), codes=torch.tensor(codes))
-    assert before["momentum"] != 0
+    assert before["speed"] != 0
     assert all(torch.equal(value, before[name]) for name, value in controller.state_dict().items())
 
 

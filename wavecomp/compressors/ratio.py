@@ -20,20 +20,30 @@ SAME = 1e-4
 """Logarithms of thresholds that differ by less are one: what is between them is a jump of the ratio."""
 REACH = 40.0
 """How far the logarithm of a threshold goes from the first one."""
+FASTEST = 0.02
+"""How far it goes per step where there is no error."""
 
 
 class RatioController(nn.Module):
-    r"""Holds a compression ratio by moving the logarithm of a threshold: a PI controller.
+    r"""Holds a compression ratio by moving the logarithm of a threshold: a PI controller of its speed.
 
     With the error :math:`e = \min(\text{codes} \cdot \text{target} / \text{tokens} - 1,\; 1)` of the last step,
 
-    .. math:: p \leftarrow 0.9\, p + 0.1\, K_p\, e, \quad i \leftarrow i + K_i\, (0.5 + |e|)\, e, \quad
-        \log \tau = \log \tau_0 + p + i
+    .. math:: v \leftarrow v + (g K)^2 e / 4, \quad \log \tau \leftarrow \log \tau + g K e + v
 
     The error is linear in the codes, so where it keeps to zero on average the target is met, sum over sum, even where
-    the ratio jumps as the threshold moves. Small errors, which are mostly those of a batch, move it less than their
-    share of a large one, so that what it keeps to zero is the mean of :math:`(0.5 + |e|)\, e`: where batches differ by
-    tens of percent, and a few ask for far more codes than most, the mean comes out a percent or two above the target.
+    the ratio jumps as the threshold moves. A network that learns asks for another threshold at every step: the speed
+    :math:`|v| \le 0.02` follows such a drift, behind which a controller of the threshold itself would lag.
+
+    How much the ratio changes with the threshold is not known, and may be anything up to a jump. So g follows the
+    error e' of the step before, with the mean m of :math:`e^2` over about ten steps,
+
+    .. math:: \log g \leftarrow \log g + 0.1\, (e e' / m + 0.1), \quad 1/32 \le g \le 4
+
+    Errors that keep their sign say that the threshold lags, errors that alternate that it swings to and fro: the first
+    make its moves larger, the second smaller (Kesten, 1958; Jacobs, 1988). It settles where the mean of e e' is a tenth
+    of m below zero, so that errors of the noise of batches alone do not slow it down.
+
     ``forward`` of a network reads the threshold and never moves it; :meth:`update` is called after the optimiser's step
     with the counts of all ranks. The state is in the checkpoint.
 
@@ -48,7 +58,7 @@ class RatioController(nn.Module):
     Args:
         target_ratio: tokens per code, 1 and above.
         start: the threshold before anything was counted, above 0 and finite.
-        proportional, integral: K_p and K_i, 0 and above, finite.
+        gain: K, 0 and above, finite.
 
     Raises:
         ValueError: a number out of range.
@@ -64,23 +74,22 @@ class RatioController(nn.Module):
     last: Tensor
     tenth: Tensor
     fifth: Tensor
-    momentum: Tensor
-    total: Tensor
+    speed: Tensor
+    error: Tensor
+    power: Tensor
+    log_gain: Tensor
     updates: Tensor
 
-    def __init__(
-        self, *, target_ratio: float, start: float = 1.0, proportional: float = 0.3, integral: float = 0.1
-    ) -> None:
+    def __init__(self, *, target_ratio: float, start: float = 1.0, gain: float = 0.05) -> None:
         super().__init__()
         check_ratio(target_ratio)
         if not 0 < start < math.inf:
             raise ValueError(f"start={start} is no threshold; allowed: above 0, finite")
-        for name, gain in (("proportional", proportional), ("integral", integral)):
-            if not 0 <= gain < math.inf:
-                raise ValueError(f"{name}={gain} is no gain; allowed: 0 and above, finite")
+        if not 0 <= gain < math.inf:
+            raise ValueError(f"gain={gain} is out of range; allowed: 0 and above, finite")
         self.target_ratio = target_ratio
-        self.start, self.proportional, self.integral = start, proportional, integral
-        for name in ("last", "tenth", "fifth", "momentum", "total", "updates"):
+        self.start, self.gain = start, gain
+        for name in ("last", "tenth", "fifth", "speed", "error", "power", "log_gain", "updates"):
             self.register_buffer(name, torch.tensor(0.0, dtype=torch.float32))
         self.set_threshold(start)
 
@@ -103,9 +112,14 @@ class RatioController(nn.Module):
         counted = (tokens > 0) & (codes > 0)
         allowed = tokens.float().clamp(min=1) / self.target_ratio
         error = torch.where(counted, (codes.float() / allowed - 1).clamp(max=1), 0)
-        self.momentum.lerp_(self.proportional * error, 0.1 * counted)
-        self.total.add_(self.integral * (0.5 + error.abs()) * error).clamp_(-REACH, REACH)
-        self.last.copy_(math.log(self.start) + self.momentum + self.total)
+        self.power.lerp_(error.square(), torch.where(self.updates > 0, 0.1, 1.0) * counted)
+        alike = (error * self.error / self.power.clamp(min=1e-12)).clamp(-1, 1)
+        self.log_gain.add_(0.1 * (alike + 0.1) * counted).clamp_(math.log(1 / 32), math.log(4))
+        self.error.lerp_(error, 1.0 * counted)
+        step = self.gain * self.log_gain.exp()
+        self.speed.add_(step.square() * error / 4).clamp_(-FASTEST, FASTEST)
+        first = math.log(self.start)
+        self.last.add_(step * error + self.speed * counted).clamp_(first - REACH, first + REACH)
         self.updates.add_(counted)
         self.tenth.lerp_(self.last, counted * 9 / (self.updates + 8))
         self.fifth.lerp_(self.last, counted * 4 / (self.updates + 3))
@@ -124,8 +138,8 @@ class RatioController(nn.Module):
         """
         if not 0 < threshold < math.inf:
             raise ValueError(f"threshold={threshold} is no threshold; allowed: above 0, finite")
-        self.momentum.zero_()
-        self.total.fill_(math.log(threshold / self.start))
+        for value in (self.speed, self.error, self.power, self.log_gain):
+            value.zero_()
         for value in (self.last, self.tenth, self.fifth):
             value.fill_(math.log(threshold))
         self.restart()
