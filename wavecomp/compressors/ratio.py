@@ -29,7 +29,7 @@ class RatioController(nn.Module):
 
     With the error :math:`e = \min(\text{codes} \cdot \text{target} / \text{tokens} - 1,\; 1)` of the last step,
 
-    .. math:: v \leftarrow v + (g K)^2 e / 4, \quad \log \tau \leftarrow \log \tau + g K e + v
+    .. math:: v \leftarrow v + g K e / 32, \quad \log \tau \leftarrow \log \tau + g K e + v
 
     The error is linear in the codes, so where it keeps to zero on average the target is met, sum over sum, even where
     the ratio jumps as the threshold moves. A network that learns asks for another threshold at every step: the speed
@@ -38,7 +38,7 @@ class RatioController(nn.Module):
     How much the ratio changes with the threshold is not known, and may be anything up to a jump. So g follows the
     error e' of the step before, with the mean m of :math:`e^2` over about ten steps,
 
-    .. math:: \log g \leftarrow \log g + 0.1\, (e e' / m + 0.1), \quad 1/32 \le g \le 4
+    .. math:: \log g \leftarrow \log g + 0.1\, (e e' / m + 0.1), \quad 1/1024 \le g \le 4
 
     Errors that keep their sign say that the threshold lags, errors that alternate that it swings to and fro: the first
     make its moves larger, the second smaller (Kesten, 1958; Jacobs, 1988). It settles where the mean of e e' is a tenth
@@ -114,10 +114,10 @@ class RatioController(nn.Module):
         error = torch.where(counted, (codes.float() / allowed - 1).clamp(max=1), 0)
         self.power.lerp_(error.square(), torch.where(self.updates > 0, 0.1, 1.0) * counted)
         alike = (error * self.error / self.power.clamp(min=1e-12)).clamp(-1, 1)
-        self.log_gain.add_(0.1 * (alike + 0.1) * counted).clamp_(math.log(1 / 32), math.log(4))
+        self.log_gain.add_(0.1 * (alike + 0.1) * counted).clamp_(math.log(1 / 1024), math.log(4))
         self.error.lerp_(error, 1.0 * counted)
         step = self.gain * self.log_gain.exp()
-        self.speed.add_(step.square() * error / 4).clamp_(-FASTEST, FASTEST)
+        self.speed.add_(step * error / 32).clamp_(-FASTEST, FASTEST)
         first = math.log(self.start)
         self.last.add_(step * error + self.speed * counted).clamp_(first - REACH, first + REACH)
         self.updates.add_(counted)
