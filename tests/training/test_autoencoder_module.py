@@ -101,7 +101,7 @@ def test_training_lowers_the_loss_and_the_threshold_moves(tmp_path):
     (controller,) = module.model.body.controllers().values()
     before = float(controller.log_threshold)
     data = CopyDataModule(symbols=16, length=32, batch_size=8, validation_samples=8)
-    run = trainer(tmp_path, max_steps=100)
+    run = trainer(tmp_path, max_steps=150)
     run.fit(module, data)
     (logged,) = run.validate(module, data, verbose=False)
     assert logged["val/bits_per_byte"] < 3.3  # where chance is 4

@@ -38,7 +38,7 @@ class RatioController(nn.Module):
     How much the ratio changes with the threshold is not known, and may be anything up to a jump. So g follows the
     error e' of the step before, with the mean m of :math:`e^2` over about ten steps,
 
-    .. math:: \log g \leftarrow \log g + 0.1\, (e e' / m + 0.1), \quad 1/1024 \le g \le 4
+    .. math:: \log g \leftarrow \log g + 0.1\, (\mathrm{clip}(e e' / m,\, -1,\, 1) + 0.1), \quad 1/1024 \le g \le 2
 
     Errors that keep their sign say that the threshold lags, errors that alternate that it swings to and fro: the first
     make its moves larger, the second smaller (Kesten, 1958; Jacobs, 1988). It settles where the mean of e e' is a tenth
@@ -80,7 +80,7 @@ class RatioController(nn.Module):
     log_gain: Tensor
     updates: Tensor
 
-    def __init__(self, *, target_ratio: float, start: float = 1.0, gain: float = 0.05) -> None:
+    def __init__(self, *, target_ratio: float, start: float = 1.0, gain: float = 0.1) -> None:
         super().__init__()
         check_ratio(target_ratio)
         if not 0 < start < math.inf:
@@ -114,7 +114,7 @@ class RatioController(nn.Module):
         error = torch.where(counted, (codes.float() / allowed - 1).clamp(max=1), 0)
         self.power.lerp_(error.square(), torch.where(self.updates > 0, 0.1, 1.0) * counted)
         alike = (error * self.error / self.power.clamp(min=1e-12)).clamp(-1, 1)
-        self.log_gain.add_(0.1 * (alike + 0.1) * counted).clamp_(math.log(1 / 1024), math.log(4))
+        self.log_gain.add_(0.1 * (alike + 0.1) * counted).clamp_(math.log(1 / 1024), math.log(2))
         self.error.lerp_(error, 1.0 * counted)
         step = self.gain * self.log_gain.exp()
         self.speed.add_(step * error / 32).clamp_(-FASTEST, FASTEST)
