@@ -157,7 +157,7 @@ def test_in_evaluation_the_threshold_neither_lags_nor_jitters(drift):
     assert found.mean().abs() < 0.0067 and found.std() < 0.0067
 
 
-def errors(codes_at, seed=0, steps=400):
+def errors(codes_at, steps=400):
     """Relative errors of codes, step by step; ``codes_at(log_threshold, step)`` of those that the target allows."""
     controller = wc.RatioController(target_ratio=8.0)
     found = []
