@@ -252,6 +252,26 @@ def test_transform_inverts_from_what_is_known_of_some_coefficients(make):
     )
 
 
+@pytest.mark.parametrize(
+    "make", [pytest.param(make, id=name) for name, make in zoo.every_transform() if hasattr(make(), "inverse_levels")]
+)
+def test_all_levels_at_once_are_each_alone(make):
+    transform = zoo.perturb(make().double())
+    for length, lengths in ((27, None), (zoo.CHUNK, torch.tensor([[16, 16], [16, 5], [1, 0]]))):
+        bands = transform(torch.randn(3, 2, length, zoo.DIM, dtype=torch.float64), lengths)
+        values = bands.values.detach().requires_grad_()
+        together = transform.inverse_levels(bands.replace(values=values))
+        alone = [transform.inverse(bands.replace(values=values), level) for level in range(transform.level, -1, -1)]
+        alone = torch.cat(alone, dim=-2)
+        torch.testing.assert_close(together, alone, rtol=0, atol=1e-11)
+        wanted = [values, *(p for p in transform.parameters() if p.numel())]
+        weight = torch.randn_like(alone)
+        mine, theirs = (torch.autograd.grad((x * weight).sum(), wanted, allow_unused=True) for x in (together, alone))
+        for one, other in zip(mine, theirs):
+            torch.testing.assert_close(one, other)
+        assert together.shape[-2] == len(transform.approximations(length))
+
+
 @pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in zoo.every_transform() if make().dyadic])
 def test_an_approximation_goes_up_as_if_its_details_were_zero(make):
     transform = zoo.perturb(make().double())

@@ -22,7 +22,7 @@ BANKS = {
 
 
 def forms(transform, x, names):
-    """What each form makes of x, its inverse and its inverse to level 1, with gradients of x and every parameter."""
+    """What each form makes of x, its inverse to levels 0, 1 and all, with gradients of x and every parameter."""
     upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(5), dtype=x.dtype)
     parameters = [p for p in transform.parameters() if p.numel()]
     out = []
@@ -32,10 +32,10 @@ def forms(transform, x, names):
         bands = transform(leaf)
         found = [bands.values, *torch.autograd.grad(bands.values, [leaf, *parameters], upstream, allow_unused=True)]
         values = bands.values.detach().requires_grad_()
-        for to_level in (0, 1):
-            back = transform.inverse(bands.replace(values=values), to_level=to_level)
-            wanted = [values, *parameters]
-            found += [back, *torch.autograd.grad(back, wanted, upstream[..., : back.shape[-2], :], allow_unused=True)]
+        wanted, given = [values, *parameters], bands.replace(values=values)
+        for back in (transform.inverse(given), transform.inverse(given, to_level=1), transform.inverse_levels(given)):
+            weight = upstream.repeat_interleave(2, dim=-2)[..., : back.shape[-2], :]
+            found += [back, *torch.autograd.grad(back, wanted, weight, allow_unused=True)]
         out.append([f for f in found if f is not None])
     return out
 

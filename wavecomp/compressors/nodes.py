@@ -56,9 +56,7 @@ class NodeCompressor(Compressor):
         Returns:
             ``(batch, chunks, slots, dim)``.
         """
-        levels = range(self.transform.level, -1, -1)
-        nodes = torch.cat([self.transform.inverse(weighted, to_level=level) for level in levels], dim=-2)
-        values = gather_rows(nodes, index)
+        values = gather_rows(self.transform.inverse_levels(weighted), index)
         if self.detail_channel is None:
             return values
         messages = torch.cat(self.detail_channel.under_nodes(bands), dim=-2)

@@ -130,6 +130,9 @@ class BestBasis1d(WaveletPackets1d):
         short = step_by_step(values[row, tail], chosen[row, tail], lengths[row, tail])
         return y.index_put((row, tail), short.to(y.dtype))
 
+    def inverse_levels(self, bands: Bands) -> Tensor:
+        return torch.cat([self.inverse(bands, level) for level in range(self.level, -1, -1)], dim=-2)
+
     def analysis_matrix(self, chunk_length: int, like: Tensor) -> Tensor:
         """``(level * chunk_length, chunk_length)``: the packets of every level, the deepest first, per head if many."""
 

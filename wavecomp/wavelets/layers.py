@@ -148,23 +148,47 @@ class DWT1d(ChunkTransform):
         """
         if not 0 <= to_level <= self.level:
             raise ValueError(f"to_level={to_level} is out of range; allowed: 0 to {self.level}")
-        if bands.layout.names != self._names:
-            raise ValueError(
-                f"{type(self).__name__}: bands are {', '.join(bands.layout.names)}; allowed: {', '.join(self._names)}"
-            )
-        length = bands.values.shape[-2]
-        coefficients = -(-length // self.rates[to_level])
-        values = bands.values[..., :coefficients, :]
-        if not bands.dense:
-            values = torch.where(bands.mask[..., :coefficients, None], values, 0)
+        values, lengths, length = self._coefficients(bands, to_level)
         return self._in_form(
             values,
-            None if bands.dense else bands.lengths,
+            lengths,
             length,
             lambda rows, n: self._cascade.merge(rows, length, n, to_level),
             lambda y, form: self._synthesised(y, form, length, to_level),
             bands.ragged,
         )
+
+    def inverse_levels(self, bands: Bands) -> Tensor:
+        """Synthesis to every level, in one way up.
+
+        Returns:
+            ``(..., nodes, dim)``, what :meth:`inverse` gives for each level, in the order of :meth:`approximations`.
+
+        Raises:
+            ValueError: bands of another transform.
+        """
+        values, lengths, length = self._coefficients(bands)
+        return self._in_form(
+            values,
+            lengths,
+            length,
+            lambda rows, n: torch.cat(self._cascade.approximations(rows, length, n), dim=1),
+            lambda y, form: self._levels_synthesised(y, form, length),
+            bands.ragged,
+        )
+
+    def _coefficients(self, bands: Bands, to_level: int = 0) -> tuple[Tensor, Tensor | None, int]:
+        """What a synthesis reads: coefficients, zero where there are none; lengths where they differ; chunk length."""
+        if bands.layout.names != self._names:
+            raise ValueError(
+                f"{type(self).__name__}: bands are {', '.join(bands.layout.names)}; allowed: {', '.join(self._names)}"
+            )
+        length = bands.values.shape[-2]
+        count = -(-length // self.rates[to_level])
+        values = bands.values[..., :count, :]
+        if bands.dense:
+            return values, None, length
+        return torch.where(bands.mask[..., :count, None], values, 0), bands.lengths, length
 
     def upsample(self, x: Tensor, lengths: Tensor | None = None, *, level: int, chunk_length: int) -> Tensor:
         """An approximation as that of the next finer level, with details of zero.
@@ -291,6 +315,16 @@ class DWT1d(ChunkTransform):
             rows = values.reshape(-1, *values.shape[-2:])
             return banded.synthesis(rows, self._cascade, length, to_level).view_as(values)
         return self._product(self.synthesis_matrix(length, values, to_level), values)
+
+    def _levels_synthesised(self, values: Tensor, form: str, length: int) -> Tensor:
+        counts = [-(-length // rate) for rate in self.rates[::-1]]
+        read = [values[..., :count, :] for count in counts]  # what is finer has no part in an approximation
+        if form == "banded":
+            levels = range(self.level, -1, -1)
+            return torch.cat([self._synthesised(x, form, length, to) for x, to in zip(read, levels)], dim=-2)
+        build = lambda: self._cascade.approximation_matrix(length, values).to(values.dtype)  # noqa: E731
+        rows = self._kept(("approximations", length), values, build).split(counts, dim=-2)
+        return torch.cat([self._product(m[..., :count], x) for m, count, x in zip(rows, counts, read)], dim=-2)
 
     def _product(self, matrix: Tensor, x: Tensor) -> Tensor:
         if self.heads == 1:

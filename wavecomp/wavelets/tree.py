@@ -55,20 +55,32 @@ class Cascade:
             values: ``(rows, coefficients, dim)``.
             length, lengths: of the signal, of each row, at level 0.
         """
+        return self.approximations(values, length, lengths, to_level)[-1]
+
+    def approximations(
+        self, values: Tensor, length: int, lengths: Tensor | None = None, to_level: int = 0
+    ) -> list[Tensor]:
+        """All that the inverse comes by, ``(rows, nodes, dim)`` from the deepest level up to ``to_level``."""
         root = (0,) * to_level
         constants = self.constants(length, values, lengths)
         leaves = [path for path in self.leaves if path[:to_level] == root]
         parts = dict(zip(leaves, values.split([int(self.count(path, length)) for path in leaves], dim=1)))
+        found = []
 
         def node(path: Path) -> Tensor:
-            if path in parts:
-                return parts[path]
+            x = parts[path] if path in parts else merged(path)
+            if not any(path):
+                found.append(x)
+            return x
+
+        def merged(path: Path) -> Tensor:
             ones = None if any(path) else constants[len(path)]
             rows = None if lengths is None else self.count(path, lengths)
             branches = [node((*path, branch)) for branch in range(self.banks[len(path)].branches)]
             return self.synthesise(len(path), branches, rows, ones)
 
-        return node(root)
+        node(root)
+        return found
 
     def analyse(self, step: int, x: Tensor, lengths: Count | None, ones: Tensor | None) -> tuple[Tensor, ...]:
         """One level, by the bank of that step; ``ones`` goes to a bank that follows constants."""
@@ -112,6 +124,11 @@ class Cascade:
         """Synthesis, square, of the approximation at ``to_level``."""
         size = int(self.count((0,) * to_level, length))
         return _of_heads(self.merge(_identity(size, self.banks, like), length, None, to_level), size)
+
+    def approximation_matrix(self, length: int, like: Tensor) -> Tensor:
+        """The matrices to every level one below the other, the deepest first: ``(nodes, length)``."""
+        columns = self.approximations(_identity(length, self.banks, like), length)
+        return _of_heads(torch.cat(columns, dim=1), length)
 
     def level_matrices(self, length: int, like: Tensor) -> list[Tensor]:
         """Each level's own square matrix, branch after branch, in at least fp32; one for each of several heads."""
