@@ -241,7 +241,7 @@ class DWT1d(ChunkTransform):
 
     def _approximations(self, chunk_length: int) -> BandLayout:
         rates = self.rates[::-1]
-        counts = [-(-chunk_length // rate) for rate in rates]
+        counts = self._node_counts(chunk_length)
         ones = [torch.ones(count) for count in counts]
         levels = range(self.level, -1, -1)
         index = torch.cat([torch.arange(count) for count in counts])
@@ -258,6 +258,10 @@ class DWT1d(ChunkTransform):
             counts=tuple(counts),
             length=chunk_length,
         )
+
+    def _node_counts(self, chunk_length: int) -> list[int]:
+        """Approximations of each level, coarse to fine."""
+        return [-(-chunk_length // rate) for rate in self.rates[::-1]]
 
     def _centres(self, chunk_length: int, level: int) -> Tensor:
         if not level:
@@ -317,7 +321,7 @@ class DWT1d(ChunkTransform):
         return self._product(self.synthesis_matrix(length, values, to_level), values)
 
     def _levels_synthesised(self, values: Tensor, form: str, length: int) -> Tensor:
-        counts = [-(-length // rate) for rate in self.rates[::-1]]
+        counts = self._node_counts(length)
         read = [values[..., :count, :] for count in counts]  # what is finer has no part in an approximation
         if form == "banded":
             levels = range(self.level, -1, -1)
