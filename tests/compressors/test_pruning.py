@@ -44,10 +44,28 @@ def test_shrinkage_owes_a_price_for_each_code_by_its_weight():
     torch.testing.assert_close(pruner(loud).losses["price"], 0.5 * (1 - always), rtol=1e-4, atol=0)
 
 
+def test_with_a_spread_codes_of_equal_loudness_change_by_little_more_than_the_threshold_does():
+    some = wc.DWT1d("haar", level=5)(torch.randn(1, 256, 64, 4))
+    loudness = some.values.square().mean(-1, keepdim=True).sqrt()
+    alike = some.replace(values=some.values / loudness)
+    details = alike.mask & ~alike.layout.always
+
+    def kept(pruner, threshold):
+        pruner.controller.set_threshold(threshold)
+        found = pruner.eval()(alike)
+        return (found.mask & (found.weight < 1)).sum() / details.sum()
+
+    plain, spread = wc.Shrinkage(target_ratio=1), wc.Shrinkage(target_ratio=1, spread=0.5)
+    assert kept(plain, 0.99) == 1 and kept(plain, 1.01) == 0
+    for threshold in (1.01, 1.5, 2.0, 4.0):
+        assert kept(spread, threshold) == pytest.approx(threshold**-2, abs=0.02)
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
         (lambda: wc.Shrinkage(target_ratio=4, price=-1), "price=-1 is out of range; allowed: 0 and above"),
+        (lambda: wc.Shrinkage(target_ratio=4, spread=1.5), "spread=1.5 is out of range; allowed: 0 to 1"),
         (lambda: wc.KeepLowpass(0), "count=0 is too small"),
         (lambda: wc.KeepLowpass(3)(bands()), "count=3 is too small beside the 4 coefficients of cA2: the end of each"),
         (lambda: wc.TopK(8)(bands()), "count=8 is too small beside the 4 coefficients of cA2"),

@@ -37,9 +37,11 @@ def wavelet(
     )
 
 
-def shrinkage(ratio: float, *, dim: int, level: int, width: int | None = None, price: float = 0.0) -> wc.Compressor:
-    """See :func:`wavelet`; the price is the pruner's."""
-    pruner = wc.Shrinkage(target_ratio=ratio, price=price)
+def shrinkage(
+    ratio: float, *, dim: int, level: int, width: int | None = None, price: float = 0.0, spread: float = 0.0
+) -> wc.Compressor:
+    """See :func:`wavelet`; price and spread are the pruner's."""
+    pruner = wc.Shrinkage(target_ratio=ratio, price=price, spread=spread)
     return wavelet(wc.DWT1d("haar", level=level), pruner, dim=dim, width=width)
 
 

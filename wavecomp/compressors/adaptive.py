@@ -53,7 +53,7 @@ class AdaptivePruner(Pruner):
 
 
 class Shrinkage(AdaptivePruner):
-    """Keeps what is louder than a threshold, and shrinks it by as much: group soft-thresholding per level.
+    r"""Keeps what is louder than a threshold, and shrinks it by as much: group soft-thresholding per level.
 
     Loudness is the root mean square of a coefficient vector, of tokens that were normalised one by one; so a chunk of
     much the same costs few codes, one in which each token differs many. As a coefficient falls to the threshold its
@@ -63,13 +63,19 @@ class Shrinkage(AdaptivePruner):
     The threshold sees loudness alone. With a price each code owes something by its weight, so that what the loss has
     no use for grows quiet, and the places go where they are worth more.
 
+    Where everything is about as loud, a little more of it in a text asks for many more codes than were meant. With a
+    spread s each coefficient has a threshold of its own, :math:`\tau u^s` with u from 0 to 1 by its place alone: one of
+    loudness l stays with the chance :math:`\min(1, (l / \tau)^{1 / s})`, so that codes change by at most 1 / s times
+    what loudness does. At one half the chance is the share of energy. (Dither: Roberts, 1962.)
+
     Args:
         target_ratio, room, start: as in :class:`AdaptivePruner`.
         price: nats per token that a code of weight 1 for each token would owe, 0 and above. Where the loss has little
             use for codes a high one makes all details quiet, and nothing is left to choose from.
+        spread: s, from 0, where the loudest stay, to 1.
 
     Raises:
-        ValueError: a negative price, and what :class:`AdaptivePruner` refuses.
+        ValueError: a negative price, a spread out of range, and what :class:`AdaptivePruner` refuses.
 
     Example:
         >>> layout = wc.DWT1d("haar", level=5).layout(64)
@@ -77,18 +83,30 @@ class Shrinkage(AdaptivePruner):
         16
     """
 
-    def __init__(self, *, target_ratio: float, room: float = 2.0, start: float = 1.0, price: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        target_ratio: float,
+        room: float = 2.0,
+        start: float = 1.0,
+        price: float = 0.0,
+        spread: float = 0.0,
+    ) -> None:
         super().__init__(target_ratio=target_ratio, room=room, start=start)
         if not 0 <= price < math.inf:
             raise ValueError(f"price={price} is out of range; allowed: 0 and above, finite")
-        self.price = price
+        if not 0 <= spread <= 1:
+            raise ValueError(f"spread={spread} is out of range; allowed: 0 to 1")
+        self.price, self.spread = price, spread
         self.shrink = GroupThreshold()
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, price={self.price}"
+        return f"{super().extra_repr()}, price={self.price}, spread={self.spread}"
 
     def forward(self, bands: Bands) -> Kept:
         loudness = relative_loudness(bands.values)
+        if self.spread:  # a lower threshold for all that compares the two is a loudness that is higher
+            loudness = loudness * drawn_by_place(bands).clamp_min(1e-6) ** -self.spread
         weight = self.shrink(loudness, self.controller.threshold, bands.layout.level)
         kept = self.keep(bands, weight, loudness)
         return kept.replace(losses={"price": self.price * self._used(bands, loudness)}) if self.price else kept
