@@ -36,12 +36,11 @@ TARGETS = (4.0, 8.0, 16.0)
 SEEDS = 3
 EXTREMES = (2.0, 32.0)  # for one compressor
 VALIDATION = 1280  # rows: all of the validation share of a few megabytes, since the ratio of single rows differs much
-SPREAD = "Shrinkage-spread"
 PRICED = "Shrinkage-price"  # where half of the text says nothing
 SIZE: dict[str, Any] = {"dim": DIM, "level": LEVEL, "width": DIM // 8}
 COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
     "Shrinkage": functools.partial(makers.shrinkage, **SIZE),
-    SPREAD: functools.partial(makers.shrinkage, spread=0.5, **SIZE),
+    "Shrinkage-spread": functools.partial(makers.shrinkage, spread=0.5, **SIZE),
     PRICED: functools.partial(makers.shrinkage, price=0.05, **SIZE),
     "DyadicLeaves": functools.partial(makers.leaves, **SIZE),
     "PartialSynthesis": functools.partial(makers.partial_synthesis, **SIZE),
