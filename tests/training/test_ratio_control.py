@@ -134,19 +134,19 @@ def test_a_ratio_that_nothing_would_hold_is_named():
         LanguageModelModule(model=model)
 
 
-def settled(drift, noise, seed=0, steps=400):
+def settled(drift, noise, seed=0, steps=400, until=400):
     """How far the threshold in evaluation is from the one that would be right after the last step.
 
-    The log threshold that gives the target moves by ``drift`` per step, and what batches hold differs by ``noise``; a
-    ratio moves by three times what the threshold does.
+    The log threshold that gives the target moves by ``drift`` per step up to one of them, and what batches hold differs
+    by ``noise``; a ratio moves by three times what the threshold does.
     """
     generator = torch.Generator().manual_seed(seed)
     controller = wc.RatioController(target_ratio=8.0)
     for step in range(steps):
-        off = float(controller.last) - drift * step
+        off = float(controller.last) - drift * min(step, until)
         codes = 1000 * torch.exp(-3 * torch.tensor(off)) * (1 + noise * torch.randn((), generator=generator))
         controller.update(tokens=torch.tensor(8000.0), codes=codes)
-    return float(controller.eval().log_threshold) - drift * (steps - 1)
+    return float(controller.eval().log_threshold) - drift * min(steps - 1, until)
 
 
 @pytest.mark.parametrize("drift", [0.0, 3e-4, -3e-4])
@@ -155,6 +155,13 @@ def test_in_evaluation_the_threshold_neither_lags_nor_jitters(drift):
     assert abs(settled(drift, 0.0)) < 0.0025
     found = torch.tensor([settled(drift, 0.15, seed) for seed in range(6)])
     assert found.mean().abs() < 0.0067 and found.std() < 0.0067
+
+
+@pytest.mark.parametrize("drift", [1e-3, -1e-3])
+def test_in_evaluation_the_threshold_follows_a_drift_that_turns(drift):
+    """A line through the last two fifths of all steps would be 0.018 beyond it."""
+    found = torch.tensor([settled(drift, 0.07, seed, until=320) for seed in range(12)])
+    assert found.mean().abs() < 0.009 and found.std() < 0.01
 
 
 def errors(codes_at, steps=400):

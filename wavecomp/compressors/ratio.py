@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.codes import Codes
+from wavecomp.compressors.forecast import Forecast
 from wavecomp.compressors.pruner import check_ratio
 from wavecomp.modules import evaluating
 from wavecomp.records import check_count
@@ -48,9 +49,8 @@ class RatioController(nn.Module):
     with the counts of all ranks. The state is in the checkpoint.
 
     In evaluation the threshold is one without the jitter of single batches that does not lag behind the model's drift
-    either, which counts, since a ratio may move by several times what its threshold does: twice the mean of
-    :math:`\log \tau` over about the last fifth of the updates, less that over about the last two fifths. The first lags
-    by a tenth of all updates and the second by a fifth, so that of a drift that is even nothing is left.
+    either, which counts, since a ratio may move by several times what its threshold does: its logarithm is the
+    :class:`~wavecomp.compressors.forecast.Forecast` of those that there were in training.
 
     Where a target is out of reach the threshold stops 40 from its start, in logarithms. The state stays in fp32 when a
     model is cast: half precision would round small corrections away.
@@ -72,13 +72,10 @@ class RatioController(nn.Module):
     """
 
     last: Tensor
-    tenth: Tensor
-    fifth: Tensor
     speed: Tensor
     error: Tensor
     power: Tensor
     log_gain: Tensor
-    updates: Tensor
 
     def __init__(self, *, target_ratio: float, start: float = 1.0, gain: float = 0.1) -> None:
         super().__init__()
@@ -89,8 +86,9 @@ class RatioController(nn.Module):
             raise ValueError(f"gain={gain} is out of range; allowed: 0 and above, finite")
         self.target_ratio = target_ratio
         self.start, self.gain = start, gain
-        for name in ("last", "tenth", "fifth", "speed", "error", "power", "log_gain", "updates"):
+        for name in ("last", "speed", "error", "power", "log_gain"):
             self.register_buffer(name, torch.tensor(0.0, dtype=torch.float32))
+        self.forecast = Forecast()
         self.set_threshold(start)
 
     def extra_repr(self) -> str:
@@ -99,7 +97,12 @@ class RatioController(nn.Module):
     @property
     def log_threshold(self) -> Tensor:
         """The last one in training, the one that they tend to in evaluation."""
-        return self.last if self.training else 2 * self.tenth - self.fifth
+        return self.last if self.training else self.forecast()
+
+    @property
+    def updates(self) -> Tensor:
+        """How many there were in this run, a scalar."""
+        return self.forecast.count
 
     @property
     def threshold(self) -> Tensor:
@@ -120,9 +123,7 @@ class RatioController(nn.Module):
         self.speed.add_(step * error / 32).clamp_(-FASTEST, FASTEST)
         first = math.log(self.start)
         self.last.add_(step * error + self.speed * counted).clamp_(first - REACH, first + REACH)
-        self.updates.add_(counted)
-        self.tenth.lerp_(self.last, counted * 9 / (self.updates + 8))
-        self.fifth.lerp_(self.last, counted * 4 / (self.updates + 3))
+        self.forecast.update(self.last, counted)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RatioController:
         # as integers they are moved and not cast
@@ -140,14 +141,13 @@ class RatioController(nn.Module):
             raise ValueError(f"threshold={threshold} is no threshold; allowed: above 0, finite")
         for value in (self.speed, self.error, self.power, self.log_gain):
             value.zero_()
-        for value in (self.last, self.tenth, self.fifth):
-            value.fill_(math.log(threshold))
-        self.restart()
+        self.last.fill_(math.log(threshold))
+        self.forecast.set(math.log(threshold))
 
     @torch.no_grad()
     def restart(self) -> None:
         """Begin a new run: the threshold of evaluation follows its updates, however many there were before."""
-        self.updates.zero_()
+        self.forecast.restart()
 
 
 class GroupThreshold(nn.Module):
