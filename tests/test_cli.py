@@ -18,7 +18,7 @@ import wavecomp as wc
 from wavecomp import cli
 from wavecomp.files.recipes import recipe_path, recipes
 from wavecomp.training import LanguageModelModule
-from wavecomp.training.cli import single_batches, with_recipe_paths
+from wavecomp.training.cli import with_recipe_paths
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
 
@@ -184,13 +184,15 @@ def test_a_count_of_batches_is_no_share(count, tmp_path, monkeypatch):
     assert set(seen) == {count} and isinstance(seen[0], int)
 
 
-def test_one_and_all_batches_are_told_apart(tmp_path):
-    (tmp_path / "one.yaml").write_text("trainer: {limit_val_batches: 1, limit_test_batches: 1.0}")
-    one = ["fit", "--config", str(tmp_path / "one.yaml")]
-    assert single_batches(one) == {"limit_val_batches"}
-    assert single_batches([*one, "--trainer.limit_val_batches", "1.0"]) == set()
-    more = ["--trainer.limit_train_batches=1", "--trainer.limit_test_batches", "1", "--trainer.max_steps", "1"]
-    assert single_batches([*one, *more]) == {f"limit_{name}_batches" for name in ("val", "train", "test")}
+@pytest.mark.parametrize(
+    "more", [["--trainer.limit_val_batches=1"], ["--trainer", '{"limit_val_batches": 1}'], ["--config", "one.yaml"]]
+)
+def test_one_and_all_batches_are_told_apart(more, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("one.yaml").write_text("trainer: {limit_val_batches: 1, limit_train_batches: 1.0}")
+    fit(tmp_path, *more, "--trainer.limit_train_batches", "1.0", "--trainer.max_steps", "1")
+    saved = yaml.safe_load((tmp_path / "version_0" / "config.yaml").read_text())["trainer"]
+    assert [repr(saved[f"limit_{name}_batches"]) for name in ("val", "train")] == ["1", "1.0"]
 
 
 def test_a_run_that_resumes_has_the_controller_of_one_that_went_on(tmp_path, monkeypatch):
@@ -438,3 +440,51 @@ def test_help_needs_no_recipe(capsys):
 def test_it_is_installed_as_a_script_and_as_a_module(command):
     out = subprocess.run([*command, "ls"], capture_output=True, text=True, check=True)
     assert "quickstart" in out.stdout
+
+
+def validations(root, version):
+    with open(root / f"version_{version}" / "metrics.csv") as file:
+        return [(int(row["step"]), row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")]
+
+
+@pytest.mark.parametrize("step", [2, 3, 5, 7])
+def test_a_stop_invents_no_validation_and_loses_none(step, tmp_path, monkeypatch, capsys):
+    """Validation is due after every fourth step of eight."""
+    settings = ["--trainer.max_steps", "8", "--trainer.val_check_interval", "4"]
+    settings += ["--trainer.check_val_every_n_epoch", "null"]
+    fit(tmp_path / "whole", *settings)
+    whole = validations(tmp_path / "whole", 0)
+    assert [at for at, _ in whole] == [3, 7]
+    training_step = LanguageModelModule.training_step
+
+    def interrupted(self, batch, batch_idx):
+        if self.global_step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return training_step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModelModule, "training_step", interrupted)
+        if step == 7:  # the last one: there is nothing to resume
+            fit(tmp_path / "halves", *settings)
+        else:
+            with pytest.raises(SystemExit):
+                fit(tmp_path / "halves", *settings)
+    before = validations(tmp_path / "halves", 0)
+    if step != 7:
+        fit(tmp_path / "halves", *settings, "--ckpt_path", "last")
+        before += validations(tmp_path / "halves", 1)
+    assert before == whole
+    assert "validation was at step" not in capsys.readouterr().out
+
+
+def test_the_summary_says_which_step_was_validated(tmp_path, capsys):
+    settings = ["--trainer.val_check_interval", "4", "--trainer.check_val_every_n_epoch", "null"]
+    fit(tmp_path, "--trainer.max_steps", "6", *settings)
+    out = capsys.readouterr().out
+    assert "Trained 6 steps." in out and re.search(r"validation was at step +4\n", out)
+
+
+def test_a_model_trained_in_half_precision_is_loaded_as_it_is(tmp_path):
+    fit(tmp_path, "--trainer.max_steps", "1", "--trainer.precision", "bf16-true")
+    model = wc.load(tmp_path / "version_0")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}

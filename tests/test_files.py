@@ -263,7 +263,7 @@ def test_what_cannot_be_written_is_named(tmp_path):
         pass
     assert not list(tmp_path.iterdir())
     codes = model.encode(torch.randint(256, (1, 40)))
-    other = "codes are BF16, 16 wide, those before were F32, 16 wide; allowed: the same"
+    other = "values are BF16, 16 wide, those before were F32, 16 wide; allowed: the same"
     with pytest.raises(ValueError, match=other), CodesWriter(tmp_path / "codes", model) as writer:
         writer.add(codes)
         writer.add(codes.to(torch.bfloat16))

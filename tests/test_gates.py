@@ -6,6 +6,7 @@ import pytest
 import torch
 import zoo
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import wavecomp as wc
 from wavecomp.codes import NEVER
@@ -166,6 +167,16 @@ def test_a_bank_in_half_precision_stays_close(make, dtype, bound):
 
 
 @each_bank
+def test_a_module_in_half_precision_rounds_once(make):
+    """It computes in single precision: layers that were rounded one by one would not undo one another."""
+    bank = zoo.perturb(make()).to(torch.bfloat16)
+    x, lengths = torch.randn(8, 33, zoo.CHANNELS).bfloat16(), torch.full((8,), 33)
+    for mine, wide in zip(bank.analysis(x, lengths), bank.analysis(x.float(), lengths)):
+        assert mine.dtype == torch.bfloat16
+        torch.testing.assert_close(mine, wide.bfloat16(), rtol=0, atol=0)
+
+
+@each_bank
 def test_a_bank_compiles_without_a_graph_break(make):
     bank = zoo.perturb(make())
     x, lengths = torch.randn(2, 9, zoo.CHANNELS), torch.tensor([9, 6])
@@ -196,6 +207,40 @@ def test_torch_func_and_forward_mode_see_through_a_transform(make):
         torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, moved)
     each = torch.func.vmap(lambda row: there_and_back(row[None])[0])(x)
     torch.testing.assert_close(each, there_and_back(x))
+    lengths = torch.tensor([[zoo.CHUNK, zoo.CHUNK - 3], [zoo.CHUNK] * 2, [zoo.CHUNK, 5]])
+    each = torch.func.vmap(lambda row, lengths: transform(row[None], lengths[None]).values[0])(x, lengths)
+    torch.testing.assert_close(each, transform(x, lengths).values)
+
+
+@each_transform
+def test_a_transform_whose_shapes_alone_were_told_is_as_before(make):
+    transform, x = make(), torch.randn(1, 2, zoo.CHUNK, zoo.DIM)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        shape = transform(torch.randn(1, 2, zoo.CHUNK, zoo.DIM)).values.shape
+    bands = transform(x)
+    assert shape == bands.values.shape and type(bands.values) is torch.Tensor
+    torch.testing.assert_close(transform.inverse(bands), x, rtol=0, atol=1e-5)
+
+
+@each_exact_bank
+def test_a_bank_is_inverted_under_autocast_as_well(make):
+    bank, x = zoo.perturb(make()), torch.randn(2, 21, zoo.CHANNELS)
+    for lengths in (None, torch.tensor([21, 21])):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            back = bank.synthesis(bank.analysis(x, lengths), lengths)
+        torch.testing.assert_close(back, x, rtol=0, atol=2e-5)
+
+
+@each_transform
+def test_positions_are_those_of_the_model_that_is_built_again(make):
+    """Whatever a bank had learned before it was put into a transform: no state dict says that it had."""
+    built = make()
+    banks = [zoo.perturb(bank) for bank in built.filter_banks]
+    if isinstance(built, wc.DWT2d):
+        trained = wc.DWT2d(banks[0], level=built.level, channel_bank=banks[1])
+    else:
+        trained = type(built)(banks[0] if len(banks) == 1 else banks, level=built.level)
+    torch.testing.assert_close(trained.layout(zoo.CHUNK).position, built.layout(zoo.CHUNK).position, rtol=0, atol=0)
 
 
 @pytest.mark.gpu

@@ -1,6 +1,7 @@
 """Models that are saved whole: what they were built with comes back, and a stranger's config runs nothing."""
 
 import importlib.util
+import os
 import sys
 
 import pytest
@@ -294,3 +295,44 @@ def test_push_and_pull_through_huggingface_hub(tmp_path, monkeypatch):
     assert fingerprint(other) == fingerprint(model)
     _, asked = hub.snapshot_download.call_args
     assert asked["revision"] == "next" and asked["allow_patterns"] == ["config.yaml", "model.safetensors"]
+
+
+def test_tensors_that_are_not_those_that_were_saved_are_refused(tmp_path):
+    zoo.language_model().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-3] ^= 4
+    weights.write_bytes(raw)
+    with pytest.raises(ValueError, match=r"model.safetensors and .*config.yaml are not as they were saved"):
+        wc.load(tmp_path)
+
+
+def test_a_config_with_the_tensors_of_the_save_before_is_refused(tmp_path, monkeypatch):
+    def save(ratio):
+        pruner = wc.Shrinkage(target_ratio=ratio)
+        classifier(wc.WaveletCompressor(transform=wc.DWT1d("haar", level=4), pruner=pruner)).save_pretrained(tmp_path)
+
+    save(4)
+    replace, done = os.replace, []
+
+    def once(*names):
+        if done:
+            raise OSError("disk full")
+        done.append(replace(*names))
+
+    monkeypatch.setattr("os.replace", once)
+    with pytest.raises(OSError, match="disk full"):
+        save(2)
+    with pytest.raises(ValueError, match="are not as they were saved"):
+        wc.load(tmp_path)
+
+
+def test_a_ratio_that_is_chosen_in_use_is_no_part_of_a_model(tmp_path):
+    pruner = wc.ElasticRatio(least=2, most=4)
+    model = classifier(wc.WaveletCompressor(transform=wc.DWT1d("haar", level=3), pruner=pruner))
+    before = fingerprint(model)
+    pruner.ratio = 4
+    assert fingerprint(model) == before
+    model.save_pretrained(tmp_path)
+    found = [module for module in wc.load(tmp_path).modules() if isinstance(module, wc.ElasticRatio)]
+    assert [pruner.ratio for pruner in found] == [2]

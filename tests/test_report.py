@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 import wavecomp as wc
-from wavecomp.report import figure_page, read, report_page, write_whole
+from wavecomp.files.output import write_whole
+from wavecomp.report import figure_page, read, report_page
 from wavecomp.report.figure import write_figure
 from wavecomp.report.page import DARK, LIGHT, classes, whole_classes
 from wavecomp.report.shown import shown

@@ -56,6 +56,14 @@ def no_autocast(like: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
+def numbers_are_real() -> bool:
+    """Whether what is computed now has numbers that may be kept: not for a compiler, nor where shapes alone are told.
+
+    ``FakeTensorMode`` is at work in the latter, as in ``make_fx`` and in estimates of memory.
+    """
+    return not torch.compiler.is_compiling() and torch._guards.detect_fake_mode() is None
+
+
 def plain_operations() -> bool:
     """Whether those who look at each operation are at work: a compiler, ``torch.func``, or forward-mode derivatives.
 

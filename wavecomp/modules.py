@@ -51,11 +51,11 @@ class Module(nn.Module):
         {'dim': 4}
     """
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
         return remember(super().__new__(cls), *args, **kwargs)
 
 
-def remember(module: M, *args: Any, **kwargs: Any) -> M:
+def remember(module: M, /, *args: Any, **kwargs: Any) -> M:
     """Let a module know what it was built with."""
     object.__setattr__(module, "_built_with", Arguments(args, kwargs))
     return module

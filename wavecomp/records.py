@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import numbers
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import torch
 from torch.utils import _pytree as pytree
+
+from wavecomp.compiling import numbers_are_real
 
 T = TypeVar("T", bound="Record")
 
@@ -102,6 +106,29 @@ def check_count(name: str, value: int) -> None:
         raise ValueError(f"{name}={value} is too small; allowed: 1 and above")
 
 
+def at_least(bound: float) -> str:
+    """A bound above 0 in four digits, rounded up, so that what is told is allowed.
+
+    Example:
+        >>> at_least(4 / 3), at_most(5 / 3), at_most(16.0)
+        ('1.334', '1.666', '16')
+    """
+    return _rounded(bound, math.ceil)
+
+
+def at_most(bound: float) -> str:
+    """As :func:`at_least`, rounded down."""
+    return _rounded(bound, math.floor)
+
+
+def _rounded(bound: float, way: Callable[[float], int]) -> str:
+    whole = f"{bound:.4g}"
+    if float(whole) == bound:
+        return whole
+    step = 10.0 ** (math.floor(math.log10(bound)) - 3)
+    return f"{way(bound / step) * step:.4g}"
+
+
 def check_lengths(owner: str, lengths: torch.Tensor, shape: tuple[int, ...], longest: int) -> None:
     """Raise an error unless ``lengths`` is int64 or int32, has this shape and lies within 0 to ``longest``."""
     kind = lengths.dtype if isinstance(lengths, torch.Tensor) else type(lengths).__name__
@@ -115,8 +142,16 @@ def check_lengths(owner: str, lengths: torch.Tensor, shape: tuple[int, ...], lon
 
 
 def values_are_at_hand(tensor: torch.Tensor) -> bool:
-    """Whether a look at values is free: on the CPU it is, elsewhere it would wait for the device."""
-    return tensor.device.type == "cpu" and tensor.numel() > 0 and not torch.compiler.is_compiling()
+    """Whether a look at values is free: on the CPU it is, elsewhere it would wait for the device.
+
+    Under ``torch.func.vmap`` a tensor is that of one of many, and cannot be looked at.
+    """
+    return (
+        tensor.device.type == "cpu"
+        and tensor.numel() > 0
+        and numbers_are_real()
+        and not torch._C._functorch.is_batchedtensor(tensor)
+    )
 
 
 def without_waiting(numbers: Any, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -269,3 +269,22 @@ def test_help_and_usage_name_the_commands(capsys):
         with pytest.raises(SystemExit) as stop:
             cli.main([command, "--help"])
         assert stop.value.code == 0 and f"usage: wavecomp {command}" in capsys.readouterr().out
+
+
+def test_compress_reads_pipes_and_replaces_files_alone(run, tmp_path, capsys):
+    text = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    text.write_bytes(b"some text " * 50)
+    (tmp_path / "there").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    os.remove(tmp_path / "there")
+    out_of(capsys, "compress", text, "--checkpoint", run, "--output", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "there").stat().st_size > 1000
+    words = [sys.executable, "-m", "wavecomp", "compress", "/dev/stdin", "--checkpoint", run, "--output", "piped"]
+    subprocess.run(words, input=text.read_bytes(), cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "piped").read_bytes() == (tmp_path / "there").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    error = fails(capsys, "compress", text, "--checkpoint", run, "--output", tmp_path / "pipe")
+    assert "is a device or a pipe, which would be replaced; give a file" in error
+    assert "is a folder; give files" in fails(capsys, "compress", tmp_path, "--checkpoint", run, "--output", "x")
+    out_of(capsys, "report", text, "--checkpoint", run, "--output", tmp_path / "page.html")
+    assert "caf\ufffd.txt" in (tmp_path / "page.html").read_text()

@@ -716,3 +716,22 @@ def test_statistics_stay_as_they_are_in_half_precision():
     codes = zoo.wavelet_compressor()(wc.Codes.from_tokens(torch.randn(1, 2 * zoo.CHUNK, zoo.DIM)).cut(zoo.CHUNK))
     half = codes.replace(statistics={"band_energy": torch.tensor([131072.0])}).to(torch.float16)
     assert half.values.dtype == torch.float16 and half.statistics["band_energy"].item() == 131072
+
+
+def test_a_stage_whose_counts_a_later_one_hides_is_not_calibrated():
+    first = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=4), pruner=wc.Shrinkage(target_ratio=4))
+    stages = nn.Sequential(
+        wc.ChunkNetwork(chunk_length=16, compressor=first),
+        wc.ChunkNetwork(chunk_length=16, compressor=wc.MeanPoolCompressor(count=4)),
+    )
+    with pytest.raises(ValueError, match="model has 2 Chunk-Networks outside of a ChunkReduce; allowed: 1"):
+        wc.calibrate(stages, [torch.randn(2, 64, 8)], encode=lambda x: stages(wc.Codes.from_tokens(x)))
+
+
+def test_bounds_that_are_told_are_allowed():
+    partial = lambda room: wc.PartialSynthesis(  # noqa: E731
+        transform=wc.DWT1d("haar", level=4), target_ratio=64 / 12, room=room
+    )
+    with pytest.raises(ValueError, match="allowed: 1.334 and above"):
+        partial(1.33).capacity(64)
+    assert partial(1.334).capacity(64) == 16

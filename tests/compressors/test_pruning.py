@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import wavecomp as wc
+from wavecomp.compressors.selection import drawn_by_place, spaced_by_place
 
 
 def bands(level=2, length=16, lengths=None, dim=4):
@@ -79,3 +80,35 @@ def test_with_a_spread_codes_of_equal_loudness_change_by_little_more_than_the_th
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("pruner", [lambda: wc.HardConcrete(dim=64, target_ratio=2), None])
+@pytest.mark.parametrize("wavelet", ["haar", "db4"])
+def test_what_is_almost_silent_has_a_gradient_in_half_precision(wavelet, pruner):
+    """A token that is repeated leaves details of rounding alone."""
+    transform = wc.DWT1d(wavelet, level=4)
+    if pruner is None:
+        compressor = wc.DyadicLeaves(transform=transform, target_ratio=2, dim=64).half()
+    else:
+        compressor = wc.WaveletCompressor(transform=transform, pruner=pruner()).half()
+    x = torch.randn(1, 1, 64).repeat(1, 64, 1).half().requires_grad_()
+    codes = compressor(wc.Codes.from_tokens(x).cut(64))
+    (codes.values.float().square().sum() + sum(loss.float() for loss in codes.losses.values())).backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_thresholds_by_place_are_spread_evenly_over_each_chunk():
+    """So that chunks of equal loudness have as many codes, up to a few."""
+    bands = wc.DWT1d("haar", level=5)(torch.randn(1, 50, 64, 4))
+    spaced = spaced_by_place(bands)[0]
+    for share in (0.1, 0.3, 0.5):
+        assert ((spaced < share).sum(-1) - share * 64).abs().max() <= 3
+    half = spaced[:, 32:]  # those of the finest band
+    assert ((half < 0.25).sum(-1) - 8).abs().max() <= 2
+
+
+def test_seeds_of_a_random_draw_are_no_shifts_of_one_another():
+    bands = wc.DWT1d("haar", level=5)(torch.randn(1, 400, 64, 4))
+    one, other = (drawn_by_place(bands, seed).flatten() for seed in (0, 1))
+    assert not any(torch.equal(one[shift:], other[: len(other) - shift]) for shift in range(20000))
+    assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 0.03

@@ -305,3 +305,17 @@ def test_no_rows_give_no_rows():
     prompt = torch.zeros(0, 4, dtype=torch.int64)
     for lengths in (None, torch.zeros(0, dtype=torch.int64)):
         assert model().generate(prompt, lengths, max_new_tokens=3).shape == (0, 7)
+
+
+@pytest.mark.parametrize("length", [2, 4, 8])
+def test_a_pooling_that_a_chunk_does_not_fill_generates_as_well(length):
+    model = zoo.language_model()
+    slots = model.body.chunk_networks[0].capacity
+    pooling = wc.ChunkNetwork(chunk_length=length, compressor=wc.MeanPoolCompressor(count=1))
+    model.body.reduce_network.input_pooling = pooling
+    model.eval()
+    tokens = torch.randint(256, (2, 5))
+    made = model.generate(tokens, max_new_tokens=3 * zoo.CHUNK, temperature=0)
+    for place in range(5, made.shape[1]):
+        logits = model(torch.cat([made[:, :place], made[:, :1]], dim=1))[:, -1]
+        assert torch.equal(logits.argmax(-1), made[:, place]), (place, slots)

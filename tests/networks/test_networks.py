@@ -267,3 +267,26 @@ def test_marks_of_places_begin_quieter_than_tokens():
     decoder = wc.LocalDecoder(dim=64, heads=4, layers=1, window=8, period=32)
     tokens = nn.Embedding(256, 64)
     assert 0.05 < float(decoder.place.weight.std() / tokens.weight.std()) < 0.2
+
+
+def test_what_an_encoder_makes_of_padding_is_not_read():
+    class Unit(nn.Module):
+        def forward(self, x):
+            return x / x.norm(dim=-1, keepdim=True)  # no number where there is nothing
+
+    network = wc.ChunkNetwork(chunk_length=16, encoder=Unit(), compressor=wc.MeanPoolCompressor(count=4))
+    codes = network(wc.Codes.from_tokens(torch.randn(2, 20, 8), torch.tensor([20, 7])))
+    assert torch.isfinite(codes.values).all()
+
+
+def test_an_adapter_is_built_by_keyword_and_tells_an_encoder_what_is_padding():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    adapter = wc.SequenceAdapter(module=layer, padding_mask="src_key_padding_mask").eval()
+    network = wc.ChunkNetwork(chunk_length=16, encoder=adapter, compressor=wc.NoCompression())
+    values = torch.randn(2, 20, 8)
+    codes = network(wc.Codes.from_tokens(values, torch.tensor([20, 7])))
+    torch.testing.assert_close(codes.values[1, :7], layer(values[1:, :7])[0], rtol=1e-4, atol=1e-5)
+    compiled = wc.ReduceAdapter(network=torch.compile(adapter, backend="eager"), causal=False)
+    tokens = wc.Codes.from_tokens(values, torch.tensor([20, 7]))
+    plain = wc.ReduceAdapter(network=adapter, causal=False)(tokens)
+    torch.testing.assert_close(compiled(tokens).values, plain.values)

@@ -86,3 +86,11 @@ def test_what_cannot_be_drawn_is_said_in_one_line():
         with pytest.raises(ValueError) as error:
             call()
         assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_stages_of_a_row_shorter_than_any_chunk_are_told_apart():
+    stages = [wc.ChunkNetwork(chunk_length=16, compressor=wc.MeanPoolCompressor(count=4)) for _ in range(2)]
+    body = wc.ChunkReduce(chunk_networks=stages, reduce_network=wc.ReduceNetwork(dim=8, heads=2, layers=1))
+    codes = body(wc.Codes.from_tokens(torch.randn(1, 10, 8)))
+    for stage, count in enumerate((3, 1)):
+        assert wc.plots.plot_kept_codes(codes, stage=stage).patches[0].get_data()[0].tolist() == [count]

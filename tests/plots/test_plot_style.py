@@ -1,9 +1,10 @@
 import subprocess
 import sys
 
+import numpy as np
 from matplotlib.colors import to_rgb
 
-from wavecomp.plots.style import COLOURS, line
+from wavecomp.plots.style import COLOURS, decibels, line
 
 
 def test_colours_are_apart_in_print_and_lines_in_more_than_colour():
@@ -41,3 +42,9 @@ def test_no_plot_touches_pyplot_or_the_settings():
     """
     out = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert out.stdout.strip() == "False", out.stderr
+
+
+def test_what_is_no_number_leaves_the_others_as_they_are():
+    found = decibels(np.array([1.0, 10.0, np.nan, np.inf, 0.0]))
+    assert found[:2].tolist() == [0.0, 10.0] and np.isnan(found[2]) and found[4] == -30.0
+    assert decibels(np.array([np.nan])).shape == (1,)

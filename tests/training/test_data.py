@@ -420,3 +420,12 @@ def test_a_stream_that_resumes_goes_on_where_it_stopped():
     data.load_state_dict({"position": 6})
     batch = next(iter(data.train_dataloader()))
     assert torch.equal(batch["tokens"], torch.stack([data.train_sample(i).tokens for i in (6, 7, 8)]))
+
+
+def test_two_links_to_a_file_are_one_text(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    for number in range(5):
+        (tmp_path / "blobs" / f"{number}").write_text(f"text {number} " * 50)
+        (tmp_path / f"{number}.txt").symlink_to(tmp_path / "blobs" / f"{number}")
+    found = find_files(str(tmp_path))
+    assert len(found) == 5 and len({path.resolve() for path in found}) == 5

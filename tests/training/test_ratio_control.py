@@ -207,3 +207,20 @@ def test_a_threshold_that_is_set_is_the_one_in_evaluation():
     for _ in range(50):
         controller.update(tokens=torch.tensor(800), codes=torch.tensor(100))
     assert float(controller.threshold) == pytest.approx(0.3)
+
+
+def test_a_new_run_begins_with_the_threshold_of_evaluation_that_there_was():
+    controller = wc.RatioController(target_ratio=8.0).eval()
+    for step in range(200):
+        controller.update(tokens=torch.tensor(8000), codes=torch.tensor(1000 + 5 * step + 200 * (step % 2)))
+    before = float(controller.threshold)
+    controller.restart()
+    assert float(controller.threshold) == pytest.approx(before, rel=1e-5)
+
+
+def test_a_controller_keeps_single_precision_however_a_model_is_cast():
+    controller = wc.RatioController(target_ratio=8.0, start=0.3)
+    for cast in (lambda m: m.half(), lambda m: m.type(torch.float16), lambda m: m.to(torch.bfloat16)):
+        state = cast(controller).state_dict()
+        assert {value.dtype for value in state.values()} == {torch.float32}
+        assert float(controller.threshold) == pytest.approx(0.3)

@@ -443,3 +443,19 @@ def test_on_the_gpu_it_equals_the_cpu_and_never_waits():
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_bands_of_another_tree_are_refused_and_those_of_a_part_are_not():
+    x = torch.randn(1, 2, 16, 4)
+    two, three = wc.BestBasis1d("haar", level=2), wc.BestBasis1d("haar", level=3)
+    with pytest.raises(ValueError, match=r"bands are aaa, .*; allowed: nodes of a tree of level=2"):
+        two.inverse(three(x))
+    for transform in (two, wc.DWT1d("haar", level=3), wc.DWT1d("haar", level=2), wc.WaveletPackets1d("haar", level=3)):
+        torch.testing.assert_close(three.inverse(transform(x)), x, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
+def test_the_basis_does_not_depend_on_how_loud_a_chunk_is(scale):
+    x = torch.randn(4, 3, 16, 4)
+    transform = wc.BestBasis1d("db2", level=3)
+    assert torch.equal(transform(x * scale).layout.level, transform(x).layout.level)

@@ -1,5 +1,7 @@
 """What single banks promise beyond the gates."""
 
+import dataclasses
+
 import pytest
 import pywt
 import torch
@@ -20,7 +22,7 @@ LATTICES = [
 
 
 def test_even_lengths_are_pywts_and_odd_ones_pass_the_last_sample():
-    bank = wc.WaveletFilterBank("db4")
+    bank = wc.wavelets.WaveletFilterBank("db4")
     x = torch.randn(2, 15, 3, dtype=torch.float64)
     low, high = bank.analysis(x)
     cA, cD = dwt(x[:, :14], "db4", mode="periodization")
@@ -156,7 +158,7 @@ def test_losses_of_free_filters_are_ptwts(init):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: wc.WaveletFilterBank("wavy"), "wavelet='wavy' is not a discrete wavelet"),
+        (lambda: wc.wavelets.WaveletFilterBank("wavy"), "wavelet='wavy' is not a discrete wavelet"),
         (lambda: wc.OrthogonalFilterBank("bior2.2"), "init='bior2.2' has 6 taps and is not orthogonal; allowed"),
         (lambda: wc.OrthogonalFilterBank("db11"), "init='db11' has 22 taps and is orthogonal; allowed: .* at most 20"),
         (lambda: wc.OrthogonalFilterBank(vanishing_moments=2), "vanishing_moments=2 cannot be held; allowed: 0 and 1"),
@@ -185,3 +187,28 @@ def test_filters_that_are_not_orthonormal_make_no_lattice():
     taps = FilterTaps((0.3, 0.4), (-0.4, 0.3), (0.4, 0.3), (0.3, -0.4))  # synthesis is the transpose, but no inverse
     with pytest.raises(ValueError, match="not orthogonal"):
         wc.OrthogonalFilterBank(taps)
+
+
+def test_taps_that_a_lattice_would_change_are_refused():
+    taps = FilterTaps.of("db2")
+    flipped = dataclasses.replace(taps, dec_hi=[-tap for tap in taps.dec_hi], rec_hi=[-tap for tap in taps.rec_hi])
+    with pytest.raises(ValueError, match="has a dec_hi that is not"):
+        wc.OrthogonalFilterBank(flipped)
+    turned = dataclasses.replace(flipped, dec_lo=[-tap for tap in taps.dec_lo], rec_lo=[-tap for tap in taps.rec_lo])
+    with pytest.raises(ValueError, match="allowed: a low-pass filter that sums to sqrt\\(2\\), or vanishing_moments=0"):
+        wc.OrthogonalFilterBank(turned)
+    x = torch.randn(1, 8, 2)
+    found = wc.OrthogonalFilterBank(turned, vanishing_moments=0).analysis(x)
+    for mine, reference in zip(found, wc.wavelets.WaveletFilterBank(turned).analysis(x)):
+        assert mine.shape == reference.shape
+
+
+def test_losses_of_free_filters_are_the_same_under_autocast():
+    bank = zoo.perturb(wc.FreeFilterBank("db4"), std=0.003)
+    alone = bank.perfect_reconstruction_loss() + bank.alias_cancellation_loss()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(bank.perfect_reconstruction_loss() + bank.alias_cancellation_loss(), alone)
+
+
+def test_a_name_is_known_in_any_case():
+    assert FilterTaps.of("DB4") == FilterTaps.of("db4")

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import pywt
 import torch
+import zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import wavecomp as wc
 from wavecomp.wavelets.extension import MODES
 from wavecomp.wavelets.transform2d import wavedec2, waverec2
 
@@ -168,3 +170,33 @@ def coeffs(rows=4, dim=3, bands=3):
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("bank", [lambda: wc.OrthogonalFilterBank("db4"), lambda: wc.LiftingFilterBank("bior2.2")])
+def test_a_constant_is_in_the_approximation_alone_along_both(bank):
+    transform = zoo.perturb(wc.DWT2d("haar", level=3, channel_bank=bank()), std=0.3)
+    bands = transform(torch.ones(1, 1, 16, 16))
+    energy = dict(zip(bands.layout.names, bands.energy()[0, 0].tolist()))
+    loud = energy.pop("cA3")
+    assert loud > 100 and max(energy.values()) < 1e-6 * loud
+    torch.testing.assert_close(transform.inverse(bands), torch.ones(1, 1, 16, 16))
+
+
+def test_bands_of_another_transform_are_refused():
+    deep = wc.DWT2d("haar", level=2)(torch.randn(1, 2, 16, 4))
+    message = r"DWT2d: bands are cA2, cV2, cHD2, cV1, cHD1; allowed: cA1, cV1, cHD1"
+    with pytest.raises(ValueError, match=message):
+        wc.DWT2d("haar", level=1).inverse(deep)
+
+
+@pytest.mark.parametrize("level", [0, None])
+def test_a_mode_that_is_misspelt_is_named_where_no_level_is_left(level):
+    x = torch.randn(5, 2)
+    for call in (
+        lambda: wc.wavelets.wavedec(x, "db4", mode="symetric", level=level),
+        lambda: wc.wavelets.waverec([x], "db4", mode="symetric"),
+        lambda: wavedec2(x, "db4", mode="symetric", level=level),
+        lambda: waverec2([x], "db4", mode="symetric"),
+    ):
+        with pytest.raises(ValueError, match="mode='symetric'"):
+            call()

@@ -21,7 +21,7 @@ import torch
 from wavecomp.allocator import keep_freed_memory
 from wavecomp.benchmarks import results
 from wavecomp.benchmarks.measure import Options, Run
-from wavecomp.report.output import write_whole
+from wavecomp.files.output import write_whole
 
 Member = Callable[[], Run]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from wavecomp.benchmarks.measure import Options
 from wavecomp.benchmarks.results import Result, caption
+from wavecomp.files.output import write_whole
 from wavecomp.files.recipes import recipe_folder
-from wavecomp.report.output import write_whole
 
 WIDTH = 120
 BLOCK = re.compile(r"<!-- (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end -->", flags=re.S)

@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Write the codes, and a line of what came of it."""
     paths, output = [Path(name) for name in arguments.files], Path(arguments.output)
-    size = sum(map(size_of, paths))
+    sizes = [size_of(path) for path in paths]
     if output.exists() and any(output.samefile(path) for path in paths):
         raise ValueError(f"output {output} is one of the files to read; give another")
     check_output(output)
@@ -37,7 +37,8 @@ def run(arguments: Namespace) -> None:
     began = time.perf_counter()
     with torch.inference_mode(), CodesWriter(output, model) as writer:
         encoder = StreamingEncoder(model)
-        with tqdm(total=size, unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
+        total = None if None in sizes else sum(filter(None, sizes))
+        with tqdm(total=total, unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
             for piece in pieces(paths):
                 writer.add(encoder.feed(piece))
                 bar.update(len(piece))
@@ -66,15 +67,18 @@ def check_output(path: Path) -> None:
             raise ValueError(f"output {path} exists and holds no codes; give another, or remove it") from error
 
 
-def size_of(path: Path) -> int:
-    """Bytes in a file.
+def size_of(path: Path) -> int | None:
+    """Bytes in a file; ``None`` for a pipe, which has an end and does not tell where.
 
     Raises:
-        FileNotFoundError: when it is none.
+        FileNotFoundError: when it does not exist.
+        IsADirectoryError: when it is a folder.
     """
-    if not path.is_file():
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give files")
+    if not path.exists():
         raise FileNotFoundError(f"file {path} does not exist")
-    return path.stat().st_size
+    return path.stat().st_size if path.is_file() else None
 
 
 def pieces(paths: Sequence[Path]) -> Iterator[bytes]:

@@ -40,10 +40,12 @@ def description(file: CodesFile) -> Iterator[str]:
     whole = end != NEVER
     # a chunk ends where the next one of its stage begins, so its number and its end tell how long it is
     spans = end[whole] // (chunk[whole] + 1)
-    for span in spans.unique().tolist():
+    for span in filter(None, spans.unique().tolist()):  # of a chunk that needs nothing none is known
         counts = torch.bincount(chunk[whole][spans == span], minlength=tokens // span)
         yield f"  {len(counts):,} chunks of {span} tokens, codes in each: {spread(counts)}"
         yield from bars(counts)
+    if len(end) > len(spans):
+        yield f"  {len(end) - len(spans):,} codes of chunks that the end of the text cut short"
 
 
 def spread(counts: Tensor) -> str:

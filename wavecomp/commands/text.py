@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
-from wavecomp.report import check_output
+from wavecomp.files.output import check_output
 
 MOST = 16384
 
@@ -42,8 +43,8 @@ def read_text(name: str, most: int) -> bytes:
 def name_of(name: str, text: bytes) -> str:
     """What to call the text that was read of a file."""
     path = Path(name)
-    size = path.stat().st_size
-    return path.name if size <= len(text) else f"{path.name}, the first {len(text):,} of {size:,} bytes"
+    size, said = path.stat().st_size, os.fsencode(path.name).decode(errors="replace")  # a name may be any bytes
+    return said if size <= len(text) else f"{said}, the first {len(text):,} of {size:,} bytes"
 
 
 def output(*suffixes: str) -> Callable[[str], Path]:

@@ -14,10 +14,10 @@ from wavecomp.compressors.ratio import GroupThreshold, RatioController
 from wavecomp.compressors.selection import (
     ContentScore,
     coarse_first,
-    drawn_by_place,
     fitted,
     mean_power,
     relative_loudness,
+    spaced_by_place,
 )
 
 
@@ -106,7 +106,7 @@ class Shrinkage(AdaptivePruner):
     def forward(self, bands: Bands) -> Kept:
         loudness = relative_loudness(bands.values)
         if self.spread:  # a lower threshold for all that compares the two is a loudness that is higher
-            loudness = loudness * drawn_by_place(bands).clamp_min(1e-6) ** -self.spread
+            loudness = loudness * spaced_by_place(bands).clamp_min(1e-6) ** -self.spread
         weight = self.shrink(loudness, self.controller.threshold, bands.layout.level)
         kept = self.keep(bands, weight, loudness)
         return kept.replace(losses={"price": self.price * self._used(bands, loudness)}) if self.price else kept
@@ -157,7 +157,7 @@ class HardConcrete(AdaptivePruner):
         loudness = relative_loudness(bands.values)
         shift = self.controller.log_threshold
         logit = 2 * (self.score(bands.values) - shift)
-        drawn = torch.rand_like(logit) if self.training else drawn_by_place(bands).to(logit.dtype)
+        drawn = torch.rand_like(logit) if self.training else spaced_by_place(bands).to(logit.dtype)
         noise = torch.logit(drawn, eps=1e-6)
         gate = (1.2 * torch.sigmoid((logit + noise) / self.temperature) - 0.1).clamp(0, 1)
         details = bands.mask & ~bands.layout.always

@@ -17,14 +17,14 @@ class Forecast(nn.Module):
     A mean over what came lags by the age of its values, and twice a mean less one of twice the age does not, as long as
     the drift is even. There are two of these: L of the means over about the last fifth and two fifths of all values,
     and S of those over about a twentieth and a tenth, which is noisier and is soon right again where a drift turns.
-    With the variance v that noise gives S, eight times that of independent values,
+    With the variance v that noise gives S, about eight times that of independent values once there are some hundreds,
 
     .. math:: L + \max(0,\; 1 - v / (S - L)^2)\, (S - L)
 
     is L until S differs by more than its noise explains, and S where it differs by much (the weight is that of James
     and Stein, 1961, in its positive part). Neither needs to know how many values are to come.
 
-    The state is in fp32, and is as many numbers for any number of values.
+    The state is as many numbers for any number of values.
 
     Example:
         >>> forecast = Forecast()
@@ -67,7 +67,8 @@ class Forecast(nn.Module):
 
     @torch.no_grad()
     def restart(self) -> None:
-        """The next value is the first, however many there were before."""
+        """The next value is the first, however many there were before; until it comes the forecast stays."""
+        self.means.fill_(self())
         self.count.zero_()
 
     @property

@@ -14,7 +14,7 @@ from wavecomp.compressors.nodes import NodeCompressor
 from wavecomp.compressors.pruner import check_filled, check_ratio
 from wavecomp.compressors.selection import mean_power
 from wavecomp.modules import weight_dtype
-from wavecomp.records import without_waiting
+from wavecomp.records import at_most, without_waiting
 from wavecomp.wavelets import DWT1d
 
 
@@ -76,9 +76,10 @@ class PartialSynthesis(NodeCompressor):
         budget = chunk_length / self.controller.target_ratio
         target = self.controller.target_ratio
         if coarsest > budget:
+            highest = at_most(chunk_length / coarsest)
             raise ValueError(
                 f"target_ratio={target} leaves {budget:g} codes in a chunk of {chunk_length}, less than the {coarsest} "
-                f"of the coarsest level; allowed: up to {chunk_length / coarsest:g}, or a deeper level of the transform"
+                f"of the coarsest level; allowed: up to {highest}, or a deeper level of the transform"
             )
         allowed = [-(-chunk_length // 2**level) for level in range(self.transform.level, -1, -1)]
         most = max(self.room * budget, coarsest)
@@ -110,7 +111,7 @@ class PartialSynthesis(NodeCompressor):
             index=index,
             statistics={
                 "band_energy": energy,
-                "picked_level": picked,
+                "picked_level": torch.where(bands.lengths > 0, picked, 0),
                 # what the level that the gate asks for would have beyond the one that there is room for
                 "overflow": -(-bands.lengths // 2**asked) - -(-bands.lengths // 2**picked),
             },

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.modules import Module
-from wavecomp.records import Record, record
+from wavecomp.records import Record, at_least, at_most, record
 
 
 @record
@@ -71,7 +71,7 @@ def adaptive_capacity(layout: BandLayout, target_ratio: float, room: float) -> i
         raise ValueError(
             f"target_ratio={target_ratio} leaves {budget:g} codes in a chunk of {layout.length}, beside the "
             f"{layout.counts[0]} of {layout.names[0]} that always stay; allowed: "
-            f"{f'up to {most:g}, or ' if most >= 1 else ''}a deeper level of the transform"
+            f"{f'up to {at_most(most)}, or ' if most >= 1 else ''}a deeper level of the transform"
         )
     return min(-int(-budget * room // 1), len(layout))
 
@@ -93,7 +93,7 @@ def check_filled(
         least = min(count for count in counts if count >= budget) / budget
         raise ValueError(
             f"room={room} has place for {filled} {what} in a chunk of {length}, less than the {budget:g} that "
-            f"target_ratio={target_ratio} asks for; allowed: {least:.3g} and above"
+            f"target_ratio={target_ratio} asks for; allowed: {at_least(least)} and above"
         )
     return filled
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.compressors.pruner import Kept, Pruner, adaptive_capacity, check_ratio, check_room
 from wavecomp.compressors.selection import ContentScore, best, drawn_by_place, rank
-from wavecomp.records import check_count
+from wavecomp.records import at_most, check_count
 
 
 class _KeepCount(Pruner):
@@ -86,17 +86,27 @@ class ElasticRatio(Pruner):
         if not 1 <= least < most:
             raise ValueError(f"least={least}, most={most}; allowed: 1 <= least < most")
         self.least, self.most = least, most
-        self.ratio = least if ratio is None else ratio
+        self._ratio = least if ratio is None else ratio
         self._check_ratio()
+
+    @property
+    def ratio(self) -> float:
+        """Tokens per code in use, which is no part of what a model is."""
+        return self._ratio
+
+    @ratio.setter
+    def ratio(self, ratio: float) -> None:
+        self._ratio = ratio
 
     def extra_repr(self) -> str:
         return f"least={self.least}, most={self.most}, ratio={self.ratio}"
 
     def capacity(self, layout: BandLayout) -> int:
         if layout.length / self.most < layout.counts[0]:
+            most = at_most(layout.length / layout.counts[0])
             raise ValueError(
                 f"most={self.most} leaves less than the {layout.counts[0]} coefficients of {layout.names[0]} that "
-                f"always stay; allowed: up to {layout.length / layout.counts[0]:g}, or a deeper level of the transform"
+                f"always stay; allowed: up to {most}, or a deeper level of the transform"
             )
         return min(-int(-layout.length // self.least), len(layout))
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.codes import Chunks, Codes
-from wavecomp.compiling import constant_numbers
+from wavecomp.compiling import constant_numbers, numbers_are_real
 from wavecomp.compressors.counted import CountedCompressor, chunk_codes
 from wavecomp.modules import Module
 from wavecomp.records import check_count
@@ -67,7 +67,7 @@ class RandomMeasurementCompressor(CountedCompressor):
     def matrix(self, chunk_length: int, like: Tensor) -> Tensor:
         """``(count, chunk_length)`` with orthonormal rows, in the dtype and on the device of ``like``."""
         self.capacity(chunk_length)
-        if torch.compiler.is_compiling():
+        if not numbers_are_real():
             return self._measurements(chunk_length).to(like)
         key = (chunk_length, like.dtype, like.device)
         if key not in self._matrices:
@@ -77,8 +77,8 @@ class RandomMeasurementCompressor(CountedCompressor):
 
     @constant_numbers(torch.float64)
     def _measurements(self, chunk_length: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.randn(chunk_length, self.count, generator=generator, dtype=torch.float64)
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        drawn = torch.randn(chunk_length, self.count, generator=generator, dtype=torch.float64, device="cpu")
         q, r = torch.linalg.qr(drawn)
         # the factorisation is unique only up to these signs
         return (q * r.diagonal().sign()).T.contiguous()
@@ -150,7 +150,8 @@ class SparseRecovery(Module):
     """Chunks from random measurements: :func:`recover` with a step and a threshold to learn in each iteration.
 
     The thresholds start from large to small, for tokens that were normalised (LISTA; Gregor and LeCun, 2010). A last
-    iteration has none, so that what comes back has the measurements that it was made of.
+    iteration has none, so that what comes back has the measurements that it was made of; of a short chunk nearly so,
+    since rows that are cut are not quite orthonormal.
 
     Args:
         transform: the basis in which chunks are sparse, such as :class:`DWT1d` with an orthogonal wavelet.

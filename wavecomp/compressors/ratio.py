@@ -126,8 +126,11 @@ class RatioController(nn.Module):
         self.forecast.update(self.last, counted)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RatioController:
-        # as integers they are moved and not cast
-        super()._apply(lambda x: fn(x.view(torch.int32)).view(torch.float32), recurse)  # type: ignore[no-untyped-call]
+        def moved(x: Tensor) -> Tensor:
+            there = fn(x.view(torch.int32))  # as integers they are moved and, but for type(), not cast
+            return there.view(torch.float32) if there.dtype == torch.int32 else x.to(there.device)
+
+        super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
         return self
 
     @torch.no_grad()
@@ -201,9 +204,9 @@ def calibrate(
         The ratio reached by that stage, what came in over codes.
 
     Raises:
-        ValueError: a model without exactly one controller, a ratio or tolerance out of range, no data, no step,
-            nothing to encode with; or a ratio that changes how many slots a further stage is given, which it was not
-            built for. The model is as it was then.
+        ValueError: a model without exactly one controller, or with further stages that are in no ChunkReduce; a ratio
+            or tolerance out of range, no data, no step, nothing to encode with; or a ratio that changes how many slots
+            a further stage is given, which it was not built for. The model is as it was then.
 
     Example:
         >>> pruner = wc.Shrinkage(target_ratio=4)
@@ -248,7 +251,7 @@ def calibrate(
         warnings.warn(
             f"the target ratio of {controller.target_ratio:g} is out of reach on this data: it came to {reached:.4g}, "
             f"{off:.1%} off",
-            stacklevel=2,
+            stacklevel=3,  # under that of no_grad
         )
     return reached
 
@@ -259,10 +262,19 @@ def _spans(model: nn.Module) -> list[object]:
 
 
 def _stage_of(model: nn.Module, controller: RatioController) -> str:
-    """What names of the statistics of its stage begin with."""
+    """What names of the statistics of its stage begin with.
+
+    Raises:
+        ValueError: one of several stages outside of a body that tells their statistics apart.
+    """
     bodies: list[Any] = [module for module in model.modules() if hasattr(module, "controllers")]
     paths = {id(found): path for body in bodies for path, found in body.controllers().items()}
-    return f"{paths[id(controller)]}." if id(controller) in paths else ""
+    if id(controller) in paths:
+        return f"{paths[id(controller)]}."
+    compressors = sum(hasattr(module, "compressor") for module in model.modules())
+    if compressors > 1:
+        raise ValueError(f"model has {compressors} Chunk-Networks outside of a ChunkReduce; allowed: 1")
+    return ""
 
 
 def _search(
@@ -282,10 +294,12 @@ def _search(
 
     def off(log_threshold: float) -> float:
         controller.set_threshold(math.exp(log_threshold))
-        codes = [encode(batch) for batch in batches]
-        # what the controller is moved by in training; of an encoder of one's own, which may count nothing, all codes
-        tokens = sum(float(c.statistics.get(f"{stage}places", c.tokens).sum()) for c in codes)
-        kept = sum(float(c.statistics.get(f"{stage}kept", c.mask).sum()) for c in codes)
+        tokens = kept = 0.0
+        for batch in batches:
+            codes = encode(batch)
+            # what the controller is moved by in training; of an encoder of one's own, which may count nothing, all
+            tokens += float(codes.statistics.get(f"{stage}places", codes.tokens).sum())
+            kept += float(codes.statistics.get(f"{stage}kept", codes.mask).sum())
         if not tokens:
             raise ValueError("data holds no tokens; give at least one")
         ratio = tokens / max(kept, 1)

@@ -31,8 +31,9 @@ class ContentScore(Module):
     def forward(self, values: Tensor) -> Tensor:
         """``(..., dim)`` to ``(...)``."""
         loudness = relative_loudness(values)
-        shares = (values / loudness[..., None].to(values.dtype)).square()
-        weights = (self.channel - self.channel.mean()).to(values.dtype)
+        # half precision has no number for the gradient of what is divided by so little
+        shares = (values.to(loudness.dtype) / loudness[..., None]).square()
+        weights = (self.channel - self.channel.mean()).to(loudness.dtype)
         return loudness.log() + (shares * weights).mean(-1).clamp(-3, 3)
 
 
@@ -62,13 +63,26 @@ def drawn_by_place(bands: Bands, seed: int = 0) -> Tensor:
 
     So it is the same for a row and the row in a batch, and again in the next step.
     """
+    # a multiplicative hash, with the seed between two rounds (Knuth, The Art of Computer Programming 3, section 6.4)
+    mixed = (_places(bands) + 1) * 2654435761 % 2**32
+    mixed = (mixed ^ (mixed >> 15) ^ (seed * 2654435761 % 2**32)) * 2246822519 % 2**32
+    return (mixed.float() / 2**32).expand(bands.mask.shape)
+
+
+def spaced_by_place(bands: Bands) -> Tensor:
+    """As :func:`drawn_by_place`, but spread evenly from 0 to 1 over every run of places, so over every band of a chunk.
+
+    Chunks of much the same then get much the same. (Multiples of the golden ratio, without their whole parts: Knuth,
+    The Art of Computer Programming 3, section 6.4, exercise 9.)
+    """
+    return ((_places(bands) * 2654435769 % 2**32).float() / 2**32).expand(bands.mask.shape)
+
+
+def _places(bands: Bands) -> Tensor:
+    """``(chunks, coefficients)``, of each coefficient in the sequence."""
     chunks, coefficients = bands.values.shape[-3:-1]
     place = torch.arange(chunks * coefficients, device=bands.values.device).view(chunks, coefficients)
-    place = place + bands.first * coefficients
-    # a multiplicative hash, twice (Knuth, The Art of Computer Programming 3, section 6.4)
-    mixed = (place + 1 + seed * 7919) * 2654435761 % 2**32
-    mixed = (mixed ^ (mixed >> 15)) * 2246822519 % 2**32
-    return (mixed.float() / 2**32).expand(bands.mask.shape)
+    return place + bands.first * coefficients
 
 
 def rank(score: Tensor) -> Tensor:

@@ -80,5 +80,5 @@ class SurprisalDropCompressor(CountedCompressor):
             level=torch.zeros_like(index),
             index=index,
             losses={"surprisal": self.weight * loss},
-            statistics={"surprisal": surprisal.detach()},
+            statistics={"surprisal": torch.where(chunks.mask, surprisal.detach(), 0)},
         )

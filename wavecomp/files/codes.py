@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import zlib
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from wavecomp.codes import Codes, compression_ratio
 from wavecomp.files import identity
 from wavecomp.files.identity import kind_of, raw_bytes
+from wavecomp.files.output import check_output, folder_beside
 
 FORMAT, VERSION = "wavecomp.codes", "3"
 # how each field of a code is stored: widest first, so that all lie aligned; None as they are
@@ -57,6 +57,7 @@ class CodesWriter:
     Raises:
         FileNotFoundError: no such folder.
         IsADirectoryError: the path is a folder.
+        ValueError: the path is a device or a pipe.
 
     Example:
         >>> with CodesWriter("book.safetensors", model) as writer:  # doctest: +SKIP
@@ -65,11 +66,7 @@ class CodesWriter:
     """
 
     def __init__(self, path: str | Path, model: nn.Module, *, fingerprint: str | None = None) -> None:
-        self.path = Path(path)
-        if not self.path.parent.is_dir():
-            raise FileNotFoundError(f"folder {self.path.parent} does not exist; codes are to go to {self.path}")
-        if self.path.is_dir():
-            raise IsADirectoryError(f"{self.path} is a folder; give a file for the codes")
+        self.path = check_output(path)
         self.model = model
         self.fingerprint = fingerprint
         self.tokens = self.codes = 0
@@ -82,7 +79,7 @@ class CodesWriter:
         return float(compression_ratio(torch.tensor(self.tokens), torch.tensor(self.codes)))
 
     def __enter__(self) -> CodesWriter:
-        self._folder = tempfile.TemporaryDirectory(dir=self.path.parent, prefix=f".{self.path.name}.")
+        self._folder = folder_beside(self.path)
         self._files = {name: open(Path(self._folder.name) / name, "w+b") for name in STORED}
         return self
 
@@ -105,12 +102,14 @@ class CodesWriter:
         held = codes.mask[row]
         fields = {name: getattr(codes, name)[row][held].cpu() for name in STORED}
         fields = {name: field.to(STORED[name] or field.dtype) for name, field in fields.items()}
+        kinds = {field.dtype for field in fields.values()} - DTYPES.keys()
+        if kinds:
+            raise ValueError(f"codes are of {kinds.pop()}; allowed: {', '.join(map(str, DTYPES))}")
         entries = {name: (DTYPES[field.dtype], list(field.shape[1:])) for name, field in fields.items()}
         if self._entries not in ({}, entries):
-            (found, (width,)), (before, (known,)) = entries["values"], self._entries["values"]
-            raise ValueError(
-                f"codes are {found}, {width} wide, those before were {before}, {known} wide; allowed: the same"
-            )
+            name = next(name for name, entry in entries.items() if entry != self._entries[name])
+            now, before = _told(*entries[name]), _told(*self._entries[name])
+            raise ValueError(f"{name} are {now}, those before were {before}; allowed: the same")
         self._entries = entries
         for name, field in fields.items():
             raw = raw_bytes(field)
@@ -127,7 +126,7 @@ class CodesWriter:
                 whole = Path(self._folder.name) / "whole"
                 with whole.open("wb") as file:
                     self._join(file)
-                os.replace(whole, self.path)
+                os.replace(whole, self.path.resolve())
         finally:
             for field in self._files.values():
                 field.close()
@@ -244,6 +243,10 @@ class CodesFile:
 
     def _damaged(self, reason: str) -> ValueError:
         return ValueError(f"codes {self.path} are damaged: {reason}")
+
+
+def _told(dtype: str, shape: list[int]) -> str:
+    return ", ".join([dtype, *(f"{width} wide" for width in shape)])
 
 
 def save_codes(

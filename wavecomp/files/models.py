@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from wavecomp.files.config import CONFIG, build
-from wavecomp.files.shared import WEIGHTS, load_shared
+from wavecomp.files.shared import WEIGHTS, fill, load_shared
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -26,7 +26,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can break the reader anywhere
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # torch goes on to advise reading it as what it should not be
+        reason = str(error).splitlines()[0].partition(" Weights only load failed")[0] if str(error) else ""
+        reason = reason.partition("(1)")[0] or type(error).__name__
         raise ValueError(f"checkpoint {path} is damaged or no checkpoint of tensors: {reason}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"checkpoint {path} is damaged: it holds no state_dict")
@@ -59,7 +61,7 @@ def load(path: str | Path, *, trusted: Sequence[str] | None = None) -> nn.Module
     prefix = "model."
     tensors = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     try:
-        model.load_state_dict(tensors)
+        fill(model, tensors)
     except RuntimeError as error:
         raise ValueError(f"checkpoint {path} does not fit the model in {path.parent / CONFIG}: {error}") from error
     return model.eval()

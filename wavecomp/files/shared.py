@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -18,6 +18,8 @@ from wavecomp.files.config import CONFIG, build, construct, describe, read_confi
 from wavecomp.files.identity import fingerprint, kind_of, settings_of
 
 WEIGHTS = "model.safetensors"
+FINGERPRINT = "fingerprint"
+"""The entry of the tensors' metadata that says what the whole computes."""
 TIED = "tied"
 """The entry of a config that lists which names are of one tensor."""
 
@@ -41,7 +43,7 @@ def save_shared(model: nn.Module, folder: str | Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving.") as partial:
         entries = {"model": settings} | ({TIED: tied} if tied else {})
         (Path(partial) / CONFIG).write_text(yaml.safe_dump(entries, sort_keys=False))
-        save_file(tensors, Path(partial) / WEIGHTS, metadata={"format": "pt"})
+        save_file(tensors, Path(partial) / WEIGHTS, metadata={"format": "pt", FINGERPRINT: fingerprint(model)})
         for name in (CONFIG, WEIGHTS):
             os.replace(Path(partial) / name, folder / name)
 
@@ -51,18 +53,25 @@ def load_shared(folder: str | Path, *, trusted: Sequence[str] = ()) -> nn.Module
 
     Raises:
         FileNotFoundError: no config beside the tensors.
-        ValueError: damaged tensors, or some that do not fit the config; a class that is not trusted.
+        ValueError: damaged tensors, or some that were not saved with the config; a class that is not trusted.
     """
     config, weights = Path(folder) / CONFIG, Path(folder) / WEIGHTS
     model = build(config, trusted=trusted)
     try:
         tensors = load_file(weights)
+        with safe_open(weights, framework="pt") as file:
+            saved = (file.metadata() or {}).get(FINGERPRINT)
     except SafetensorError as error:
         raise ValueError(f"{weights} is damaged: {error}") from error
     try:
         _fill(model, read_config(config).get(TIED, []), tensors)
     except (RuntimeError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{weights} does not fit the model in {config}: {error}") from error
+    if saved is not None and saved != fingerprint(model):
+        raise ValueError(
+            f"{weights} and {config} are not as they were saved: the fingerprint is {fingerprint(model)[:12]}, and was "
+            f"{saved[:12]}; fetch both again, or build the model from a config of your own and load the tensors"
+        )
     return model.eval()
 
 
@@ -81,6 +90,11 @@ def _fill(model: nn.Module, tied: Sequence[Sequence[str]], tensors: dict[str, Te
             owner, _, last = name.rpartition(".")
             setattr(model.get_submodule(owner), last, model.get_parameter(first))
             tensors = {**tensors, name: tensors[first]}
+    fill(model, tensors)
+
+
+def fill(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Tensors into a model, in the type that they come in."""
     for name, tensor in model.state_dict(keep_vars=True).items():
         if name in tensors:
             tensor.data = tensor.data.to(tensors[name].dtype)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wavecomp.codes import Codes
 from wavecomp.modules import Module
-from wavecomp.networks.chunk import check_returned
+from wavecomp.networks.chunk import check_returned, uncompiled
 
 
 class SequenceAdapter(Module):
@@ -30,6 +30,9 @@ class SequenceAdapter(Module):
             where a place must not look, as ``mask`` of ``torch.nn.TransformerEncoder``; ``None`` for no mask.
         padding_mask: the name of the argument under which it takes a ``(rows, length)`` boolean mask that is true where
             there is nothing, as ``src_key_padding_mask`` of the same; ``None`` for a module that sees zeros there.
+
+    A model that is to be saved has its parts built again from what they remember, and modules of PyTorch remember
+    nothing: name them in a recipe, or wrap one that you build yourself in a :class:`wavecomp.Module`.
 
     Raises:
         ValueError: an output of another shape, naming both.
@@ -57,12 +60,15 @@ class SequenceAdapter(Module):
         masks = f"causal_mask={self.causal_mask!r}, padding_mask={self.padding_mask!r}"
         return f"channels_first={self.channels_first}, {masks}"
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, lengths: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """``(rows, length, dim)`` to the same shape.
 
         Args:
-            mask: ``(rows, length)``, places that hold something; all unless given.
+            lengths: ``(rows,)``, how many first places hold something, as an encoder is told; all unless given.
+            mask: ``(rows, length)``, which do, as a Reduce-Network is told.
         """
+        if lengths is not None:
+            mask = torch.arange(x.shape[-2], device=x.device) < lengths[:, None]
         arguments: dict[str, Any] = {}
         if self.causal_mask is not None:
             length = x.shape[-2]
@@ -115,7 +121,7 @@ class ReduceAdapter(Module):
         return codes.replace(values=self._read(codes.values, codes.mask) * codes.mask[..., None])
 
     def _read(self, values: Tensor, mask: Tensor) -> Tensor:
-        told = {"mask": mask} if isinstance(self.network, SequenceAdapter) else {}
+        told = {"mask": mask} if isinstance(uncompiled(self.network), SequenceAdapter) else {}
         return check_returned("network", self.network, self.network(values, **told), values)
 
     def step(self, codes: Codes, state: Codes | None = None) -> tuple[Codes, Codes]:

@@ -113,7 +113,8 @@ def read_chunks(chunks: Chunks, network: nn.Module, lengths: bool, *, name: str)
     else:
         out = network(rows)
     out = check_returned(name, network, out, rows)
-    return chunks.replace(values=out.view_as(chunks.values) * chunks.mask[..., None])
+    # what a module makes of padding may be no number
+    return chunks.replace(values=torch.where(chunks.mask[..., None], out.view_as(chunks.values), 0))
 
 
 def check_returned(
@@ -137,7 +138,13 @@ def check_returned(
 
 def takes_lengths(network: nn.Module) -> bool:
     """Whether the ``forward`` of a module has an argument ``lengths``; of a compiled one, that of what was compiled."""
-    return "lengths" in inspect.signature(getattr(network, "_orig_mod", network).forward).parameters
+    return "lengths" in inspect.signature(uncompiled(network).forward).parameters
+
+
+def uncompiled(network: nn.Module) -> nn.Module:
+    """What ``torch.compile`` was given, or the module itself."""
+    found: nn.Module = getattr(network, "_orig_mod", network)
+    return found
 
 
 def check_chunk_length(chunk_length: int) -> None:

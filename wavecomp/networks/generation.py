@@ -110,13 +110,26 @@ def reader(model: nn.Module, before: Codes | None = None) -> Reader:
     reduce_network = getattr(model.body, "reduce_network", None)
     # a compiled decoder is no LocalDecoder, and has what it has
     needed = ((model.decoder, "step"), (model.decoder, "reach"), (model.body, "step"), (reduce_network, "step"))
-    if all(hasattr(part, name) for part, name in needed):
+    if all(hasattr(part, name) for part, name in needed) and _fills_pooling(model.body):
         return StepReader(model, before)
     if before is not None:
+        if not _fills_pooling(model.body):
+            raise ValueError(
+                "codes go with an input_pooling that each chunk's slots fill; that of the model they do not"
+            )
         second = model.body if reduce_network is None else reduce_network
         parts = f"{type(model.decoder).__name__} and {type(second).__name__}"
         raise ValueError(f"codes go with a LocalDecoder and a Reduce-Network that has step; the model has {parts}")
     return WholeReader(model)
+
+
+def _fills_pooling(body: Any) -> bool:
+    """Whether what each stage brings at once fills the chunks of a Reduce-Network's pooling, if there is one."""
+    pooling = getattr(getattr(body, "reduce_network", None), "input_pooling", None)
+    if pooling is None:
+        return True
+    length = getattr(pooling, "chunk_length", None)
+    return length is not None and all(network.capacity % length == 0 for network in body.chunk_networks)
 
 
 def for_ever(codes: Codes, overlap: int) -> Codes:

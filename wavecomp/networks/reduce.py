@@ -42,7 +42,8 @@ class ReduceNetwork(Module):
         layers: Transformer blocks.
         window: how far back a code reads, in slots, so that the cost is linear; ``None`` for all.
         causal: whether ``end`` orders the codes; without, every code reads every other within the window.
-        input_pooling: a module from Codes to fewer Codes that comes first, or ``None``.
+        input_pooling: a module from Codes to fewer Codes that comes first, or ``None``. What it makes of codes of
+            several stages stays: no coarser code stands in for it.
         support_bias: whether each head learns how far a code counts as the tokens it stands for: ``scale *
             log(support)`` is added to its scores, with scales that start at 0.
         base: of the rotary angles, whose periods are up to about 6 times as many tokens. One that is small enough for

@@ -68,6 +68,10 @@ def _counts(codes: Codes, stage: int, row: int, tokens: int) -> tuple[np.ndarray
     if not len(ends) or ends[-1] < first + tokens:  # a chunk that the end of the row cut short
         ends = np.append(ends, first + tokens)
         counts.append((mask & (end == NEVER)).sum())
+        # the first chunks of two stages look alike where neither ends
+        kept = codes.statistics.get(f"chunk_networks.{stage}.kept")
+        if tokens < span and kept is not None:
+            counts[-1] = int(kept[row, 0])
     return np.array(counts), np.insert(ends, 0, first)
 
 

@@ -68,6 +68,7 @@ def line(number: int) -> dict[str, Any]:
 
 
 def decibels(energy: np.ndarray) -> np.ndarray:
-    """``10 log10`` of energies, not lower than ``FLOOR`` under the largest."""
-    least = max(float(energy.max()) * 10 ** (-FLOOR / 10), np.finfo(float).tiny)
+    """``10 log10`` of energies, not lower than ``FLOOR`` under the largest; what is no number stays none."""
+    largest = max(energy[np.isfinite(energy)], default=0.0)
+    least = max(float(largest) * 10 ** (-FLOOR / 10), np.finfo(float).tiny)
     return 10 * np.log10(np.maximum(energy, least))

@@ -86,7 +86,8 @@ class PositionFrequencyEncoding(_FrequencyGain):
         return torch.cat([chunk, place, octave], dim=-1)
 
     def mark(self, values: Tensor, codes: Codes) -> Tensor:
-        return values + self.project(self.features(codes).to(weight_dtype(self.project, values)))
+        marks = self.project(self.features(codes).to(weight_dtype(self.project, values)))
+        return values + marks.to(values.dtype)
 
     @staticmethod
     def _periods(count: int, like: Tensor) -> Tensor:

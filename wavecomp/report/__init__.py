@@ -3,7 +3,6 @@
 ``write_report(model, text, "report.html")`` reads the text with a language model on bytes and writes the page.
 """
 
-from wavecomp.report.output import check_output, write_whole
 from wavecomp.report.page import figure_page, report_page, write_report
 from wavecomp.report.reading import ChunkReading, Reading, band_layout, read, surprisal
 
@@ -11,11 +10,9 @@ __all__ = [
     "ChunkReading",
     "Reading",
     "band_layout",
-    "check_output",
     "figure_page",
     "read",
     "report_page",
     "surprisal",
     "write_report",
-    "write_whole",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wavecomp.report.output import check_output, write_whole
+from wavecomp.files.output import check_output, write_whole
 from wavecomp.report.page import figure_page
 
 SUFFIXES = (".png", ".svg", ".html")

@@ -11,8 +11,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from wavecomp.files.output import write_whole
 from wavecomp.networks import ChunkReduceLM
-from wavecomp.report.output import write_whole
 from wavecomp.report.reading import Reading, read
 from wavecomp.report.shown import shown
 

@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric, Metric
 from wavecomp.codes import Codes
 from wavecomp.metrics import CompressionRatio
 from wavecomp.networks import ChunkReduceClassifier
-from wavecomp.training.data import LabelledBatch
+from wavecomp.training.data import LabelledBatch, SampleDataModule
 from wavecomp.training.optimisation import CompressionModule, surprise
 
 
@@ -39,6 +39,13 @@ class ClassifierModule(CompressionModule):
         return {"loss": MeanMetric(), "accuracy": MeanMetric(), "compression_ratio": CompressionRatio()}
 
     def check_data(self, data: L.LightningDataModule | None) -> None:
+        """Besides, that there are labels.
+
+        Raises:
+            ValueError: a data module of samples without labels.
+        """
+        if isinstance(data, SampleDataModule) and not hasattr(data, "classes"):
+            raise ValueError(f"{type(data).__name__} has no labels; allowed: one that has, as ClassificationDataModule")
         self.check(getattr(data, "vocabulary", 1), classes=len(getattr(data, "classes", [0])))
 
     def check(self, vocabulary: int, *, classes: int = 1) -> None:

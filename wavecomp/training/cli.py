@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
-import re
 import sys
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
-import yaml
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -27,7 +25,26 @@ from wavecomp.training.callbacks import BytesPerSecond, LastCheckpoint, SafeStop
 from wavecomp.training.checkpoints import WholeFiles
 from wavecomp.training.optimisation import CompressionModule
 
-LIMIT = re.compile("limit_(train|val|test|predict)_batches")
+
+class Trainer(L.Trainer):
+    """Lightning's own, of which a command line can tell limits of one batch from those of all: 1 from 1.0."""
+
+    def __init__(
+        self,
+        *,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(
+            limit_train_batches=limit_train_batches,
+            limit_val_batches=limit_val_batches,
+            limit_test_batches=limit_test_batches,
+            limit_predict_batches=limit_predict_batches,
+            **settings,
+        )
 
 
 def with_recipe_paths(args: list[str]) -> list[str]:
@@ -46,19 +63,6 @@ def with_recipe_paths(args: list[str]) -> list[str]:
         name = paths[0].stem
         raise ValueError(f"config {name!r} is an overlay and comes behind a recipe: --config RECIPE --config {name}")
     return resolved
-
-
-def single_batches(args: list[str]) -> set[str]:
-    """Which ``trainer.limit_*_batches`` are the whole number 1: the parser makes 1.0 of it, which stands for all."""
-    found: dict[str, bool] = {}
-    for before, arg in zip([None, *args], args):
-        name, _, value = arg.partition("=") if arg.startswith("--") and "=" in arg else (before or "", "", arg)
-        if name in ("--config", "-c"):
-            trainer = (yaml.safe_load(Path(value).read_text()) or {}).get("trainer") or {}
-            found |= {key: type(one) is int and one == 1 for key, one in trainer.items() if LIMIT.fullmatch(key)}
-        elif LIMIT.fullmatch(name.removeprefix("--trainer.")):
-            found[name.removeprefix("--trainer.")] = value.strip() == "1"
-    return {name for name, one in found.items() if one}
 
 
 class Parser(LightningArgumentParser):
@@ -123,7 +127,6 @@ class Cli(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         settings = self._get(self.config_init, "trainer")
         root = settings.default_root_dir
-        kwargs |= dict.fromkeys(single_batches(sys.argv[1:]), 1)
         extra: list[Any] = []
         if self.subcommand == "fit":
             logger = CSVLogger(root, name="")
@@ -132,7 +135,7 @@ class Cli(LightningCLI):
             best = ModelCheckpoint(
                 dirpath=logger.log_dir, filename="best", monitor="val/loss", enable_version_counter=False
             )
-            extra = [BytesPerSecond(), SafeStop(self.last), self.last, best]
+            extra = [BytesPerSecond(), SafeStop(self.last), best, self.last]  # the last one may stop after a validation
         elif self.subcommand == "predict":
             extra = [SaveCodes(Path(root) / "codes")]
         self.trainer_defaults["callbacks"] = extra
@@ -162,7 +165,7 @@ class Cli(LightningCLI):
             return
         path = self.last.save_now(self.trainer)
         if self.trainer.is_global_zero:
-            print(summary(self.trainer, path))
+            print(summary(self.trainer, path, validated=self.last.validated))
 
     def after_predict(self) -> None:
         """Say where the codes are."""
@@ -201,14 +204,20 @@ FIGURES = (
 )
 
 
-def summary(trainer: L.Trainer, checkpoint: Path) -> str:
-    """What a run reached, where it is, and what to try next."""
+def summary(trainer: L.Trainer, checkpoint: Path, *, validated: int | None = None) -> str:
+    """What a run reached, where it is, and what to try next.
+
+    Args:
+        validated: the step that figures of validation are of.
+    """
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     checkpoint = checkpoint.relative_to(Path.cwd()) if checkpoint.is_relative_to(Path.cwd()) else checkpoint
     folder = checkpoint.parent
     rows = [
         (label, form.format(logged[key])) for label, key, form in FIGURES if not math.isnan(logged.get(key, math.nan))
     ]
+    if validated not in (None, trainer.global_step):
+        rows.append(("validation was at step", f"{validated:,}"))
     rows.append(("checkpoint", str(checkpoint)))
     lines = [f"  {name:<30}{value}" for name, value in rows]
     next_steps = [
@@ -244,6 +253,7 @@ def run(args: list[str]) -> None:
         Cli(
             model_class=L.LightningModule,
             datamodule_class=L.LightningDataModule,
+            trainer_class=Trainer,
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=SaveConfig,

@@ -26,6 +26,12 @@ class StepWatch:
         return self._seen != before
 
 
+def validation_is_due(trainer: L.Trainer) -> bool:
+    """Whether Lightning validates behind the batch that has just ended; for ``on_train_batch_end``."""
+    loop = trainer.fit_loop
+    return loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+
+
 def batches_of(trainer: L.Trainer) -> int:
     """How many batches were trained on, by the runs before a resumed one too."""
     total: Any = trainer.fit_loop.epoch_loop.batch_progress.total

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from wavecomp.bands import BandLayout, Bands
-from wavecomp.compiling import constant_numbers
+from wavecomp.compiling import constant_numbers, numbers_are_real
 from wavecomp.wavelets.filter_bank import FilterBank, zero_behind
 from wavecomp.wavelets.layers import LONG, WaveletPackets1d
 from wavecomp.wavelets.packets import COSTS
 from wavecomp.wavelets.taps import Wavelet
-from wavecomp.wavelets.tree import Cascade, Path, packet_leaves
+from wavecomp.wavelets.tree import Cascade, Path, dwt_leaves, packet_leaves
 
 
 class BestBasis1d(WaveletPackets1d):
@@ -65,6 +65,9 @@ class BestBasis1d(WaveletPackets1d):
         self.cost = cost
         self._branches = [bank.branches for bank in self._cascade.banks]
         self._paths = [packet_leaves(self._branches[:depth]) for depth in range(level + 1)]
+        self._nodes = {name[:depth] for name in self._names for depth in range(1, level)}.union(self._names)
+        # those of a cascade are a basis of the tree, too
+        self._of_dwt = [Cascade(self._initial.banks, dwt_leaves(self._branches[:n])).names for n in range(1, level + 1)]
         self._tables: dict[tuple[int, torch.device], tuple[BandLayout, list[Tensor]]] = {}
 
     def extra_repr(self) -> str:
@@ -100,9 +103,19 @@ class BestBasis1d(WaveletPackets1d):
         )
 
     def inverse(self, bands: Bands, to_level: int = 0) -> Tensor:
-        """Synthesis, each chunk from the basis that its layout names; ``to_level`` as in :class:`DWT1d`."""
+        """Synthesis, each chunk from the basis that its layout names; ``to_level`` as in :class:`DWT1d`.
+
+        Raises:
+            ValueError: a level that is not there, or bands of a tree that has nodes which this one has not.
+        """
         if not 0 <= to_level <= self.level:
             raise ValueError(f"to_level={to_level} is out of range; allowed: 0 to {self.level}")
+        names = bands.layout.names
+        if names not in self._of_dwt and not self._nodes.issuperset(names):
+            raise ValueError(
+                f"BestBasis1d: bands are {', '.join(names)}; allowed: nodes of a tree of level={self.level}, or the "
+                f"bands {', '.join(self._of_dwt[-1])}"
+            )
         length = bands.layout.length
         coefficients = -(-length // self.rates[to_level])
         values = bands.values if bands.dense else torch.where(bands.mask[..., None], bands.values, 0)
@@ -224,8 +237,11 @@ class BestBasis1d(WaveletPackets1d):
     def _costs(self, levels: Tensor, x: Tensor, lengths: Tensor | None) -> Tensor:
         """``(..., level, length)``: what each coefficient vector costs; half precision is summed in single."""
         wide = torch.promote_types(x.dtype, torch.float32)
-        loudness = torch.linalg.vector_norm(x, dim=(-2, -1), dtype=wide)[..., None, None]
-        norms = torch.linalg.vector_norm(levels, dim=-1, dtype=wide) / loudness.clamp_min(torch.finfo(wide).tiny)
+        # squares of what is very loud or quiet have no number
+        peak = x.abs().amax((-2, -1), keepdim=True).to(wide).clamp_min(torch.finfo(wide).tiny)
+        loudness = torch.linalg.vector_norm(x.to(wide) / peak, dim=(-2, -1))[..., None, None]
+        norms = torch.linalg.vector_norm(levels.to(wide) / peak[..., None], dim=-1)
+        norms = norms / loudness.clamp_min(torch.finfo(wide).tiny)
         if self.cost == "l1":
             return norms
         if self.cost == "shannon":
@@ -235,7 +251,7 @@ class BestBasis1d(WaveletPackets1d):
 
     def _table(self, length: int, device: torch.device) -> tuple[BandLayout, list[Tensor]]:
         """What a place is in each level, fields ``(level, length)``, and the places of each level's nodes."""
-        if torch.compiler.is_compiling():
+        if not numbers_are_real():
             return self._built_table(length, device)
         if (length, device) not in self._tables:
             self._tables[length, device] = self._built_table(length, device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wavecomp.bands import BandLayout, Bands
+from wavecomp.compiling import numbers_are_real
 from wavecomp.modules import Module
 
 
@@ -32,7 +33,7 @@ class ChunkTransform(Module):
     ) -> BandLayout:
         """A layout made once for each chunk length and device; a compiler traces it instead."""
         device = torch.device("cpu" if device is None else device)
-        if torch.compiler.is_compiling():
+        if not numbers_are_real():
             return build().to(device)
         key = (what, chunk_length, device)
         if key not in self._layouts:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from wavecomp.modules import Module
+from wavecomp.modules import Arguments, Module, built_with
 from wavecomp.records import check_count, without_waiting
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 from wavecomp.wavelets.transform import dwt, idwt
@@ -81,26 +80,29 @@ class WaveletFilterBank(FilterBank):
         return f"taps={len(self.taps)}, orthogonal={self.taps.orthogonal}"
 
     def analysis(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
-        check_signal(x)
+        wide = widened(x)
         if lengths is not None:
-            return periodized_analysis(x, lengths, self._weights(x, self.taps.dec_lo, self.taps.dec_hi))
+            low, high = periodized_analysis(wide, lengths, self._weights(wide, self.taps.dec_lo, self.taps.dec_hi))
+            return low.to(x.dtype), high.to(x.dtype)
         even = x.shape[-2] // 2 * 2
         if not even:
             return x, x[..., :0, :]
-        low, high = dwt(x[..., :even, :], self.taps, mode="periodization")
-        return torch.cat([low, x[..., even:, :]], dim=-2), high
+        low, high = dwt(wide[..., :even, :], self.taps, mode="periodization")
+        return torch.cat([low.to(x.dtype), x[..., even:, :]], dim=-2), high.to(x.dtype)
 
     def synthesis(
         self, branches: Sequence[Tensor], lengths: Tensor | None = None, *, ones: Tensor | None = None
     ) -> Tensor:
-        low, high = branches
-        check_signal(low)
+        dtype = branches[0].dtype
+        low, high = (widened(branch) for branch in branches)
         if lengths is not None:
-            return periodized_synthesis(low, high, lengths, self._weights(low, self.taps.rec_lo, self.taps.rec_hi))
+            weights = self._weights(low, self.taps.rec_lo, self.taps.rec_hi)
+            return periodized_synthesis(low, high, lengths, weights).to(dtype)
         half = high.shape[-2]
         if not half:
-            return low
-        return torch.cat([idwt(low[..., :half, :], high, self.taps, mode="periodization"), low[..., half:, :]], dim=-2)
+            return low.to(dtype)
+        even = idwt(low[..., :half, :], high, self.taps, mode="periodization")
+        return torch.cat([even, low[..., half:, :]], dim=-2).to(dtype)
 
     def _weights(self, like: Tensor, *filters: tuple[float, ...]) -> Tensor:
         return without_waiting(filters, dtype=like.dtype, device=like.device)[..., None]
@@ -162,14 +164,15 @@ def check_signal(x: Tensor) -> None:
         raise TypeError(f"x has dtype {x.dtype}; allowed: floating point")
 
 
-def widened(x: Tensor, own: Tensor) -> Tensor:
-    """A signal in at least the precision of a bank's ``own`` parameters.
+def widened(x: Tensor, own: Tensor | None = None) -> Tensor:
+    """A signal in at least fp32 and the precision of a bank's ``own`` parameters: it is rounded once, at the end.
 
     Raises:
         TypeError: a signal that is not in floating point.
     """
     check_signal(x)
-    return x.to(torch.promote_types(x.dtype, own.dtype))
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return x.to(dtype if own is None else torch.promote_types(dtype, own.dtype))
 
 
 def zero_behind(x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -180,17 +183,15 @@ def zero_behind(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def as_built(bank: FilterBank) -> FilterBank:
-    """A copy in double precision on the CPU, of which positions are told whatever is learned later.
+    """The bank as it was before it learned anything, in double precision on the CPU: of it positions are told.
 
-    Raises:
-        ValueError: a bank on the device "meta", whose filters are not known yet.
+    It is built again from its arguments, which a model that is saved comes back with; what was learned may be loaded
+    later.
     """
-    if any(parameter.is_meta for parameter in bank.parameters()):
-        raise ValueError(
-            f"filter_bank={bank} is on 'meta', where no filters are from which positions could be told; build it on "
-            "another device"
-        )
-    return copy.deepcopy(bank).double().to("cpu")
+    args, kwargs = built_with(bank) or Arguments((), {})
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.inference_mode(False):
+        torch.manual_seed(0)  # the same for all, whatever is drawn
+        return type(bank)(*args, **kwargs).double()
 
 
 def check_heads(heads: int) -> int:

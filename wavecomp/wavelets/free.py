@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wavecomp.compiling import no_autocast
 from wavecomp.wavelets.filter_bank import FilterBank, check_heads, periodized_analysis, periodized_synthesis, widened
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 
@@ -79,8 +80,10 @@ class FreeFilterBank(FilterBank):
 def _products(dec: Tensor, rec: Tensor) -> Tensor:
     """The polynomials ``dec * rec``, ``(heads, 2, 2 * taps - 1)``."""
     heads, _, taps = dec.shape
+    dec, rec = widened(dec), widened(rec)
     signal, kernel = dec.reshape(1, 2 * heads, taps), rec.reshape(2 * heads, 1, taps).flip(-1)
-    return F.conv1d(signal, kernel, padding=taps - 1, groups=2 * heads).view(heads, 2, -1)
+    with no_autocast(dec):
+        return F.conv1d(signal, kernel, padding=taps - 1, groups=2 * heads).view(heads, 2, -1)
 
 
 def _lengths(x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -49,6 +49,11 @@ class OrthogonalFilterBank(FilterBank):
         if vanishing_moments not in (0, 1):
             raise ValueError(f"vanishing_moments={vanishing_moments} cannot be held; allowed: 0 and 1")
         angles = lattice_angles(init)
+        if vanishing_moments and abs(math.remainder(sum(angles) - math.pi / 4, 2 * math.pi)) > 1e-3:
+            raise ValueError(
+                f"init={init!r} does not send constants to sqrt(2) times themselves, so that vanishing_moments=1 would "
+                "change it; allowed: a low-pass filter that sums to sqrt(2), or vanishing_moments=0"
+            )
         self.heads = check_heads(heads)
         self.vanishing_moments = vanishing_moments
         self.follows_constants = vanishing_moments == 1
@@ -201,6 +206,11 @@ def lattice_angles(wavelet: Wavelet) -> list[float]:
         raise ValueError(
             f"init={wavelet!r} has {len(taps)} taps and is {'' if taps.orthogonal else 'not '}orthogonal; "
             f"allowed: orthogonal wavelets of at most {LONGEST} taps, such as 'haar', 'db4' or 'sym8'"
+        )
+    if taps.mirrored(1e-6) != 1:
+        raise ValueError(
+            f"init={wavelet!r} has a dec_hi that is not (-1)^(n+1) dec_lo[-1-n], which a lattice always has; "
+            "allowed: the mirror image, as in pywt's wavelets"
         )
     low = list(taps.rec_lo)
     high = [(-1) ** n * tap for n, tap in enumerate(reversed(low))]

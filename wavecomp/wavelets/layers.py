@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wavecomp.bands import BandLayout, Bands
-from wavecomp.compiling import constant_numbers, no_autocast
+from wavecomp.compiling import constant_numbers, no_autocast, numbers_are_real
 from wavecomp.records import check_count, check_lengths, values_are_at_hand
 from wavecomp.wavelets import banded, kernels
 from wavecomp.wavelets.chunk_transform import ChunkTransform
@@ -109,10 +109,8 @@ class DWT1d(ChunkTransform):
         most = max((depth for depth, rate in enumerate(self.rates) if rate <= chunk_length), default=0)
         if most < self.level:
             name = f"log{self._cascade.banks[0].branches}"
-            raise ValueError(
-                f"level={self.level} is too deep for chunk_length={chunk_length}; "
-                f"allowed: 1 to floor({name}(chunk_length)) = {most}"
-            )
+            bound = f"floor({name}(chunk_length)) = {most}" if len(self.filter_banks) == 1 else f"{most} of its banks"
+            raise ValueError(f"level={self.level} is too deep for chunk_length={chunk_length}; allowed: 1 to {bound}")
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, *, ragged: bool = False) -> Bands:
         """Analysis.
@@ -201,13 +199,16 @@ class DWT1d(ChunkTransform):
             ``(..., finer nodes, dim)``, zero behind each chunk's length.
 
         Raises:
-            ValueError: a level that the transform does not have.
+            ValueError: a level that the transform does not have, or other nodes than it has there.
         """
         if not 1 <= level <= self.level:
             raise ValueError(f"level={level} is out of range; allowed: 1 to {self.level}")
+        nodes = -(-chunk_length // self.rates[level])
+        if x.shape[-2] != nodes:
+            raise ValueError(f"x has {x.shape[-2]} nodes; allowed: the {nodes} of level={level}")
         step = level - 1
         finer = (0,) * step
-        low = x.flatten(0, -3)
+        low = x.reshape(-1, *x.shape[-2:])
         branches = [low]
         for branch in range(1, self._cascade.banks[step].branches):
             count = int(self._cascade.count((*finer, branch), chunk_length))
@@ -242,7 +243,7 @@ class DWT1d(ChunkTransform):
     def _approximations(self, chunk_length: int) -> BandLayout:
         rates = self.rates[::-1]
         counts = self._node_counts(chunk_length)
-        ones = [torch.ones(count) for count in counts]
+        ones = [torch.ones(count, dtype=torch.float32) for count in counts]
         levels = range(self.level, -1, -1)
         index = torch.cat([torch.arange(count) for count in counts])
         support = torch.cat([rate * one for rate, one in zip(rates, ones)])
@@ -344,7 +345,7 @@ class DWT1d(ChunkTransform):
         # in bf16 the filters' own products would make a matrix that is not quite inverted
         with no_autocast(like):
             fixed = next(itertools.chain(self.filter_banks.parameters(), self.filter_banks.buffers()), None) is None
-            if torch.compiler.is_compiling() or not fixed:
+            if not numbers_are_real() or not fixed:
                 return build()
             key = (*key, like.dtype, like.device, torch.is_inference_mode_enabled())
             if key not in self._matrices:

@@ -51,13 +51,15 @@ class DWT2d(ChunkTransform):
             bank if isinstance(bank, FilterBank) else WaveletFilterBank(bank) for bank in (filter_bank, channel_bank)
         )
         self.filter_banks = nn.ModuleList([tokens, channels])
-        for bank in (tokens, channels):
+        for name, bank in (("filter_bank", tokens), ("channel_bank", channels)):
             if bank.branches != 2:
-                raise ValueError(f"filter_bank {bank} has {bank.branches} branches; allowed: 2")
+                raise ValueError(f"{name}={bank} has {bank.branches} branches; allowed: 2")
         self.level = level
         leaves = dwt_leaves([2] * level)
         self._tokens, self._channels = Cascade([tokens] * level, leaves), Cascade([channels] * level, leaves)
         self._initial = Cascade([as_built(tokens)] * level, leaves)
+        details = [f"{name}{step}" for step in range(level, 0, -1) for name in ("cV", "cHD")]
+        self._names = (f"cA{level}", *details)
 
     def extra_repr(self) -> str:
         return f"level={self.level}"
@@ -71,9 +73,10 @@ class DWT2d(ChunkTransform):
         rows = None if lengths is None else lengths.flatten()
         low = zero_behind(x.reshape(-1, *x.shape[-2:]), rows)
         constants = self._tokens.constants(x.shape[-2], x, rows)
+        of_channels = self._channels.constants(x.shape[-1], x)
         bands: list[Tensor] = []
         for step in range(self.level):
-            low = torch.cat(self._along_channels(low), dim=-1)
+            low = torch.cat(self._along_channels(step, low, of_channels[step]), dim=-1)
             low, high = self._tokens.analyse(step, low, self._rows(rows, step), constants[step])
             low, channels = low.chunk(2, dim=-1)
             bands = [_side_by_side(channels, x.shape[-1]), _side_by_side(high, x.shape[-1]), *bands]
@@ -88,11 +91,19 @@ class DWT2d(ChunkTransform):
         )
 
     def inverse(self, bands: Bands) -> Tensor:
+        """As of :class:`ChunkTransform`.
+
+        Raises:
+            ValueError: bands of another transform.
+        """
+        if bands.layout.names != self._names:
+            raise ValueError(f"DWT2d: bands are {', '.join(bands.layout.names)}; allowed: {', '.join(self._names)}")
         shape, dim, length = bands.lengths.shape, bands.values.shape[-1], bands.layout.length
         values = bands.values if bands.dense else torch.where(bands.mask[..., None], bands.values, 0)
         rows = None if bands.dense else bands.lengths.flatten()
         low, *details = values.reshape(-1, *values.shape[-2:]).split(bands.layout.counts, dim=1)
         constants = self._tokens.constants(length, low, rows)
+        of_channels = self._channels.constants(dim, low)
         count = -(-length // 2**self.level)
         low = _apart(low, dim >> self.level, count)
         for step in reversed(range(self.level)):
@@ -102,7 +113,7 @@ class DWT2d(ChunkTransform):
             branches = (low, _apart(high, dim >> step, finer - count))
             low = self._tokens.synthesise(step, branches, self._rows(rows, step), constants[step])
             halves = [half.transpose(1, 2) for half in low.chunk(2, dim=-1)]
-            low, count = self._channels.synthesise(step, halves, None, None).transpose(1, 2), finer
+            low, count = self._channels.synthesise(step, halves, None, of_channels[step]).transpose(1, 2), finer
         return low.reshape(*shape, *low.shape[1:])
 
     @property
@@ -124,22 +135,21 @@ class DWT2d(ChunkTransform):
         return Cascade(self._initial.banks[:level], dwt_leaves([2] * level)).positions(length)
 
     def _grouped_layout(self, length: int) -> BandLayout:
-        names, parts = [], []
+        parts = []
         for level in range(self.level, 0, -1):
             # of the tokens alone, of this level: its approximation and its detail
             tokens = Cascade(self._initial.banks[:level], dwt_leaves([2] * level))
             alone = tokens.layout(length, self._positions(length, level))
             for name, band, side in (("cA", 0, 2**level), ("cV", 0, 2**level), ("cHD", 1, 2 ** (level - 1))):
-                if name != "cA" or level == self.level:
-                    names.append(f"{name}{level}")
+                if f"{name}{level}" in self._names:
                     parts.append(_grouped(alone, band, side))
         columns = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         counts = tuple(len(part["needs"]) for part in parts)
         bands = torch.cat([torch.full((count,), number) for number, count in enumerate(counts)])
-        return BandLayout(band=bands, names=tuple(names), counts=counts, length=length, **columns)
+        return BandLayout(band=bands, names=self._names, counts=counts, length=length, **columns)
 
-    def _along_channels(self, x: Tensor) -> list[Tensor]:
-        return [branch.transpose(1, 2) for branch in self._channels.analyse(0, x.transpose(1, 2), None, None)]
+    def _along_channels(self, step: int, x: Tensor, ones: Tensor | None) -> list[Tensor]:
+        return [branch.transpose(1, 2) for branch in self._channels.analyse(step, x.transpose(1, 2), None, ones)]
 
     def _rows(self, lengths: Tensor | None, step: int) -> Tensor | None:
         return None if lengths is None else -(-lengths // 2**step)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from wavecomp.compiling import no_autocast
 from wavecomp.wavelets.filter_bank import FilterBank, check_heads, interleave, widened, zero_behind
 
 Count: TypeAlias = int | Tensor  # samples of a half: a number, or (rows, 1)
@@ -64,7 +66,7 @@ class LiftingFilterBank(FilterBank):
     A signal is split into its even samples e and odd samples o; each step adds to one half a filtered copy of the
     other, ``d = o - P(e)``, ``s = e + U(d)``; the inverse subtracts the same in reverse order. Beyond either end of a
     row its outermost sample goes on. The taps of every step are learned, but for their sum, which stays what it was:
-    so constants stay out of the details, and the approximation keeps the mean.
+    so constants stay out of the details, and the approximation keeps the mean, away from the ends of a row.
     (Lifting: Sweldens, 1996.)
 
     Args:
@@ -199,6 +201,13 @@ class NeuralLiftingFilterBank(LiftingFilterBank):
         return f"dim={self.dim}, {super().extra_repr()}"
 
     def _filtered(self, number: int, window: Tensor) -> Tensor:
-        weights = torch.tanh(self.look[number](window.flatten(-2)))
-        added = self.out[number](weights * self.slope[number](window.diff(dim=-2).flatten(-2)))
+        with no_autocast(window):  # rounded inputs would not come again on the way back
+            weights = torch.tanh(_linear(self.look[number], window.flatten(-2)))
+            slopes = _linear(self.slope[number], window.diff(dim=-2).flatten(-2))
+            added = _linear(self.out[number], weights * slopes)
         return super()._filtered(number, window) + self.gate[number] * added
+
+
+def _linear(layer: Any, x: Tensor) -> Tensor:
+    """In the precision of the input, which may be more than that of the weights."""
+    return F.linear(x, layer.weight.to(x.dtype))

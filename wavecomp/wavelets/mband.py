@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from wavecomp.compiling import no_autocast
 from wavecomp.wavelets.filter_bank import FilterBank, check_heads, widened, zero_behind
 
 
@@ -57,10 +58,11 @@ class MBandFilterBank(FilterBank):
 
     def analysis(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
         groups, rows = self._groups(x, lengths)
-        mixed = _mix(self._first(groups), groups)
-        for direction in self._directions(groups):
-            mixed = _delay(mixed, direction, rows, 1)
-        values = self._ends(groups, mixed, rows, inverse=False).to(x.dtype)
+        with no_autocast(x):
+            mixed = _mix(self._first(groups), groups)
+            for direction in self._directions(groups):
+                mixed = _delay(mixed, direction, rows, 1)
+            values = self._ends(groups, mixed, rows, inverse=False).to(x.dtype)
         sizes = [-(-(x.shape[1] - branch) // self.branches) for branch in range(self.branches)]
         return tuple(values[:, :size, branch] for branch, size in enumerate(sizes))
 
@@ -72,9 +74,10 @@ class MBandFilterBank(FilterBank):
         y = torch.stack(padded, dim=2).flatten(1, 2)[:, : sum(b.shape[1] for b in branches)]
         groups, rows = self._groups(y, lengths)
         mixed = groups
-        for direction in reversed(self._directions(groups)):
-            mixed = _delay(mixed, direction, rows, -1)
-        x = self._ends(groups, _mix(self._first(groups).mT, mixed), rows, inverse=True)
+        with no_autocast(y):
+            for direction in reversed(self._directions(groups)):
+                mixed = _delay(mixed, direction, rows, -1)
+            x = self._ends(groups, _mix(self._first(groups).mT, mixed), rows, inverse=True)
         return zero_behind(x.flatten(1, 2)[:, : y.shape[1]], lengths).to(y.dtype)
 
     def _groups(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ class FilterTaps:
 
     @classmethod
     def of(cls, wavelet: Wavelet) -> FilterTaps:
-        """Taps from a pywt name, a ``pywt.Wavelet``, or taps themselves.
+        """Taps from a pywt name, in any case as there, a ``pywt.Wavelet``, or taps themselves.
 
         Raises:
             ValueError: when the name is not one of pywt's discrete wavelets.
@@ -67,6 +67,15 @@ class FilterTaps:
         transposed = zip(self.dec_lo + self.dec_hi, self.rec_lo[::-1] + self.rec_hi[::-1])
         return all(math.isclose(dec, rec, abs_tol=1e-8) for dec, rec in transposed) and self.orthonormal_to(3e-3)
 
+    def mirrored(self, tolerance: float) -> float:
+        """1 where the analysis high-pass filter is the mirror image of the low-pass filter that pywt has, -1 where it
+        is the negative of it, 0 where it is neither, up to a tolerance."""
+        image = [(-1) ** (j + 1) * tap for j, tap in enumerate(reversed(self.dec_lo))]
+        for sign in (1.0, -1.0):
+            if all(math.isclose(sign * a, b, abs_tol=tolerance) for a, b in zip(image, self.dec_hi)):
+                return sign
+        return 0.0
+
     def orthonormal_to(self, tolerance: float) -> bool:
         """Whether the analysis low-pass filter and its even shifts are orthonormal, up to a tolerance."""
         low = self.dec_lo
@@ -77,7 +86,7 @@ class FilterTaps:
 @constant_result
 def _named(name: str) -> tuple[tuple[float, ...], ...]:
     names = pywt.wavelist(kind="discrete")
-    if name not in names:
+    if name.lower() not in names:
         families = sorted({pywt.Wavelet(known).short_family_name for known in names})
         raise ValueError(
             f"wavelet={name!r} is not a discrete wavelet; allowed: the names in pywt.wavelist(kind='discrete'), "

@@ -146,6 +146,7 @@ def wavedec(
         [18, 18, 33]
     """
     taps = FilterTaps.of(wavelet)
+    check_mode(mode)
     most = dwt_max_level(data.shape[check_data(data, axis)], taps)
     if level is None:
         level = most
@@ -193,13 +194,15 @@ def waverec(
         raise ValueError("waverec: coeffs is empty; give at least the approximation")
     data, *details = coeffs
     taps = FilterTaps.of(wavelet)
+    check_mode(mode)
+    for band in coeffs:
+        if band is not None:
+            check_data(band, axis)
     lengths = level_lengths(length, len(details), taps, mode)
     for step, detail in enumerate(details):
         if data is None and detail is None:
             continue
         if data is not None and detail is not None:
-            check_data(data, axis)
-            check_data(detail, axis)
             excess = data.shape[axis] - detail.shape[axis]
             if excess not in (0, 1):
                 raise ValueError(

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from wavecomp.wavelets.extension import check_mode
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 from wavecomp.wavelets.transform import check_data, dwt, dwt_max_level, idwt, level_lengths
 
@@ -49,6 +50,7 @@ def wavedec2(
         (torch.Size([2, 32, 8]), torch.Size([2, 32, 8]))
     """
     taps = FilterTaps.of(wavelet)
+    check_mode(mode)
     first, second = _check_axes(data, axes)
     most = min(dwt_max_level(data.shape[axis], taps) for axis in (first, second))
     if level is None:
@@ -102,6 +104,7 @@ def waverec2(
         raise ValueError(f"waverec2: shape={shape} needs two lengths, one for each of axes={axes}")
     data, *details = coeffs
     taps = FilterTaps.of(wavelet)
+    check_mode(mode)
     for step, bands in enumerate(details):
         if not isinstance(bands, tuple | list) or len(bands) != 3:
             raise ValueError(f"waverec2: coeffs[{step + 1}] is not a triple (cH, cV, cD)")

@@ -151,7 +151,7 @@ class Cascade:
                 rate *= bank.branches
             for bank, branch in zip(self.banks[: len(path)][::-1], path[::-1]):
                 needs = needs * bank.branches + branch
-            one = torch.ones(count)
+            one = torch.ones(count, dtype=torch.float32)
             centre = (2 * frequency + 1) / (4 * rate)
             columns.append(
                 (len(path) * one.long(), band * one.long(), torch.arange(count), needs + 1, rate * one, centre * one)

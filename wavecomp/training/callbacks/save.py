@@ -20,7 +20,7 @@ class SaveCodes(Callback):
     which model made it: the attribute ``model`` of the module that predicts, or the module itself where it has none.
 
     Args:
-        folder: where they go; it is made if need be.
+        folder: where they go; it is made if need be. Such files that were there go first.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -29,6 +29,8 @@ class SaveCodes(Callback):
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob(f"rank{trainer.global_rank}-*.safetensors"):
+            path.unlink()
         self._fingerprint = fingerprint(_model(pl_module))
 
     def on_predict_batch_end(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from wavecomp.training.steps import StepWatch
+from wavecomp.training.steps import StepWatch, validation_is_due
 
 EVERY = 20  # steps between two looks at the clock
 
@@ -25,6 +26,10 @@ class LastCheckpoint(ModelCheckpoint):
     Args:
         folder: where it goes.
         minutes: after which it is written again where nothing was validated.
+
+    Attributes:
+        validated: the step of the last validation, ``None`` before any.
+        after_validation: what is called when it was written after one.
     """
 
     def __init__(self, folder: str | Path, *, minutes: float = 10.0) -> None:
@@ -33,6 +38,8 @@ class LastCheckpoint(ModelCheckpoint):
         self._written = time.monotonic()
         self._own_watch = StepWatch()
         self._whole = self._waits = False
+        self.validated: int | None = None
+        self.after_validation: Callable[[L.Trainer], None] = lambda trainer: None
 
     def save_now(self, trainer: L.Trainer) -> Path:
         """Write it as of now."""
@@ -47,11 +54,15 @@ class LastCheckpoint(ModelCheckpoint):
         self._own_watch.start(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.validated = trainer.global_step
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not self._whole:
             self._waits = True  # half of an accumulated gradient would be lost
             return
         super().on_validation_end(trainer, pl_module)
         self._written = time.monotonic()
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.after_validation(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -74,12 +85,15 @@ class SafeStop(Callback):
 
     So does SIGTERM, with which schedulers take a machine back.
 
+    A validation that is due at that step takes place before, and of the last step training ends as it would have.
+
     Args:
         checkpoint: where to save.
     """
 
     def __init__(self, checkpoint: LastCheckpoint) -> None:
         self.checkpoint = checkpoint
+        checkpoint.after_validation = self._stop_if_asked
         self.asked = self.terminated = False
         self._previous: dict[int, Any] = {}
         self._watch = StepWatch()
@@ -102,13 +116,19 @@ class SafeStop(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # half of an accumulated gradient would be lost; and all ranks stop at one step
-        if not self._watch.stepped(trainer) or not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
-            return
+        # half of an accumulated gradient would be lost
+        if self._watch.stepped(trainer) and not validation_is_due(trainer):
+            self._stop_if_asked(trainer)
+
+    def _stop_if_asked(self, trainer: L.Trainer) -> None:
         step = trainer.global_step
+        # all ranks stop at one step
+        if step == trainer.max_steps or not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
+            return
+        figures = {name: float(value) for name, value in trainer.logged_metrics.items() if not name.startswith("val/")}
         for logger in trainer.loggers:
             # Lightning would log this step later, and there is no later
-            logger.log_metrics({name: float(value) for name, value in trainer.logged_metrics.items()}, step=step - 1)
+            logger.log_metrics(figures, step=step - 1)
             logger.save()
         path = self.checkpoint.save_now(trainer)
         rank_zero_info(f"\nSaved step {step} to {path}. Resume with the same command and --ckpt_path last")

@@ -20,7 +20,7 @@ from wavecomp.records import check_count
 from wavecomp.training.data.samples import Generated, LabelledBatch, Sample, SampleDataModule, collate_labelled
 
 # what opening a file that is no archive, or half of one, raises
-UNREADABLE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError)
+UNREADABLE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, KeyError)  # a link to nothing
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def hold_out(
 ) -> tuple[list[Document], list[Document]]:
     """Training and validation documents: of each class, the share whose digests are the lowest is for validation.
 
-    Documents that say the same are on one side, all of them.
+    Documents of one class that say the same are on one side, all of them.
 
     Raises:
         ValueError: a share outside 0 to 1, or a class with a single document.

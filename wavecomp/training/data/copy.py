@@ -19,7 +19,7 @@ class CopyDataModule(TaskDataModule):
         symbols: how many different symbols, so that chance is ``log2(symbols)`` bits.
         length: symbols before they repeat; longer than what the decoder's raw windows reach together.
         batch_size: rows per batch.
-        curriculum: training samples until the full length is reached, 0 to start with it.
+        curriculum: training samples while it grows, the last of them of full length; 0 to start with that.
         shortest: length that the curriculum starts with.
         step: by how much the curriculum grows.
         validation_samples: rows of validation.

@@ -33,7 +33,7 @@ class PasskeyDataModule(TaskDataModule):
         ends: share of the samples whose number stands before or behind all noise instead, as often the one as the
             other: places that are rarely drawn, and that tests ask for.
         batch_size: rows per batch.
-        curriculum: training samples until the full length is reached, 0 to start with it.
+        curriculum: training samples while it grows, the last of them of full length; 0 to start with that.
         shortest: length that the curriculum starts with, the least that holds the numbers unless given.
         steps: in how many steps it grows, each by the same factor.
         validation_samples: rows of validation.

@@ -23,7 +23,7 @@ class RecallDataModule(TaskDataModule):
         keys: facts per sample.
         length: bytes from the first fact to the first question, noise included.
         batch_size: rows per batch.
-        curriculum: training samples until the full size is reached, 0 to start with it.
+        curriculum: training samples while it grows, the last of them of full size; 0 to start with that.
         steps: in how many steps it grows.
         validation_samples: rows of validation.
         seed: of the training samples; validation is the same for all.

@@ -75,7 +75,7 @@ class RulerDataModule(TaskDataModule):
             for tasks with an essay.
         length: bytes per sample, question and answers included; lists end with the last entry that fits.
         batch_size: rows per batch.
-        curriculum: training samples until the full length is reached, 0 to start with it.
+        curriculum: training samples while it grows, the last of them of full length; 0 to start with that.
         shortest: length that the curriculum starts with, the least that holds the task unless given.
         steps: in how many steps it grows, each by the same factor.
         validation_samples: rows of validation.

@@ -22,7 +22,7 @@ class SortDataModule(TaskDataModule):
         symbols: how many different symbols; the separator is one more.
         length: symbols to be sorted.
         batch_size: rows per batch.
-        curriculum: training samples until the full length is reached, 0 to start with it.
+        curriculum: training samples while it grows, the last of them of full length; 0 to start with that.
         shortest: length that the curriculum starts with, ``symbols`` unless given.
         steps: in how many steps it grows, each by the same factor.
         rehearse: give each batch one of the lengths that were reached so far, each as often, instead of the last.

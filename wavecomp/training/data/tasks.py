@@ -23,7 +23,7 @@ class TaskDataModule(SampleDataModule):
 
     Args:
         batch_size: rows per batch.
-        curriculum: training samples until the full size is reached, 0 to start with it.
+        curriculum: training samples while it grows, the last of them of full size; 0 to start with that.
         rehearse: give each batch one of the sizes that were reached so far, each as often, instead of the last: a model
             then learns what holds at all of them.
         validation_samples: rows of validation.

@@ -184,7 +184,8 @@ def find_files(source: str) -> list[Path]:
         raise FileNotFoundError(
             f"source={source!r} names no file; allowed: {PYTHON_STDLIB!r}, a file, a folder or a glob"
         )
-    sizes = {path: _size(path) for path in sorted(paths)}
+    once = {path.resolve(): path for path in sorted(paths, reverse=True)}  # two links to a file are one text
+    sizes = {path: _size(path) for path in sorted(once.values())}
     filled = [path for path, size in sizes.items() if size]
     empty = [str(path) for path, size in sizes.items() if not size]
     if not filled:

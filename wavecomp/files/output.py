@@ -1,0 +1,47 @@
+"""Files that appear under their name when they are complete, and not before."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
+    """A file that can be written, as far as that can be told before the work is done.
+
+    Args:
+        suffixes: those that it may have; any unless given.
+
+    Raises:
+        ValueError: another suffix, or something that is there and no file, such as a device or a pipe.
+        FileNotFoundError: no such folder.
+        IsADirectoryError: the path is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"output {path} is a folder; give a file in it")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(f"output {path} has suffix {path.suffix!r}; allowed: {', '.join(suffixes)}")
+    folder = path.resolve().parent if path.is_symlink() else path.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"folder {folder} does not exist; {path.name} is to go there")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"output {path} is a device or a pipe, which would be replaced; give a file")
+    return path
+
+
+def folder_beside(path: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for what is to become this file, or what it links to, on the same disk; for ``with``."""
+    path = path.resolve()
+    return tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write a file, over one that exists; after an error nothing is left behind, and the old one stays."""
+    path = check_output(path)
+    with folder_beside(path) as folder:
+        whole = Path(folder) / "whole"
+        whole.write_bytes(content)
+        os.replace(whole, path.resolve())
