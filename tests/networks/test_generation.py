@@ -278,11 +278,12 @@ def test_codes_of_a_text_that_ended_inside_a_chunk_of_a_later_stage():
             ),
             "codes go with a LocalDecoder and a Reduce-Network that has step; the model has LocalDecoder and NoSteps",
         ),
+        (lambda: model().generate(text(4).to(torch.uint8), max_new_tokens=1), "prompt is of torch.uint8; allowed:"),
         (lambda: wc.StreamingEncoder(model(), start=8), "start=8 lies inside a chunk; allowed: multiples of 16"),
     ],
 )
 def test_bad_input_is_named_at_once(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call()
 
 
@@ -319,3 +320,10 @@ def test_a_pooling_that_a_chunk_does_not_fill_generates_as_well(length):
     for place in range(5, made.shape[1]):
         logits = model(torch.cat([made[:, :place], made[:, :1]], dim=1))[:, -1]
         assert torch.equal(logits.argmax(-1), made[:, place]), (place, slots)
+
+
+@pytest.mark.parametrize("temperature", [1e-46, float("inf")])
+def test_any_temperature_leaves_what_is_impossible_impossible(temperature):
+    logits = torch.tensor([[0.0, 1.0, -torch.inf]]).expand(64, -1)
+    drawn = Sampler(temperature=temperature)(logits)
+    assert set(drawn.tolist()) == ({1} if temperature < 1 else {0, 1})

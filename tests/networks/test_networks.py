@@ -177,6 +177,8 @@ def test_saved_codes_stand_in_for_the_past():
         ),
         (lambda: wc.TransformerBlock(dim=10, heads=4), "heads=4 does not go with dim=10"),
         (lambda: wc.ReduceNetwork(dim=8, heads=2, layers=1, window=0), "window=0 is too small"),
+        (lambda: wc.TransformerEncoder(dim=8, heads=2, layers=-1), "layers=-1 is negative; allowed: 0 and above"),
+        (lambda: wc.TransformerEncoder(dim=8, heads=2, layers=1, convolution=-1), "convolution=-1 is negative"),
         (lambda: wc.ReduceNetwork(dim=8, heads=2, layers=1, causal=False), "window=512 looks back only"),
         (lambda: wc.ChunkReduce(chunk_networks=[], reduce_network=nn.Identity()), "chunk_networks=.. is empty"),
         (lambda: wc.LocalDecoder(dim=8, heads=2, layers=1, window=0), "window=0 is too small"),

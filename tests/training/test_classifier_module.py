@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import wavecomp as wc
-from wavecomp.training import ClassifierModule, OriginDataModule
+from wavecomp.training import ClassifierModule, CopyDataModule, OriginDataModule
 
 
 @pytest.fixture
@@ -157,3 +157,9 @@ def test_bad_input_is_named(texts, settings, message):
 def test_a_source_without_files_is_named():
     with pytest.raises(FileNotFoundError, match="python-stdlib|nowhere"):
         OriginDataModule(sources=["python-stdlib/nowhere/*.py", "python-stdlib/json/*.py"])
+
+
+def test_data_without_labels_is_named(tmp_path):
+    module = ClassifierModule(model=classifier(zoo.leaves()))
+    with pytest.raises(ValueError, match="CopyDataModule has no labels; allowed: one that has"):
+        module.check_data(CopyDataModule(batch_size=2))

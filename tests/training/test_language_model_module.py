@@ -129,6 +129,7 @@ def test_a_run_without_an_end_is_refused(tmp_path):
     "arguments, message",
     [
         ({"learning_rate": 0}, "learning_rate=0 is out of range"),
+        ({"learning_rate": math.nan}, "learning_rate=nan is out of range; allowed: above 0, finite"),
         ({"weight_decay": -1}, "weight_decay=-1 is negative"),
         ({"warmup_steps": -1}, "warmup_steps=-1 is negative"),
         ({"final_share": 2}, "final_share=2 is out of range; allowed: 0 to 1"),

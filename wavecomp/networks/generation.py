@@ -180,7 +180,9 @@ class Sampler:
         if self.temperature == 0:
             return logits.argmax(-1)
         logits = logits.float()
-        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature  # the likeliest stays finite
+        # the likeliest stays finite, and of one that is impossible nothing is left at any temperature
+        logits = logits - logits.amax(-1, keepdim=True)
+        logits = torch.where(logits > -torch.inf, logits / max(self.temperature, 1e-30), -torch.inf)
         if self.top_k is not None:
             found = logits.topk(min(self.top_k, logits.shape[-1]))
             logits = torch.full_like(logits, -torch.inf).scatter(-1, found.indices, found.values)
@@ -235,6 +237,8 @@ def stream(
         raise ValueError(f"max_new_tokens={max_new_tokens} is negative; allowed: 0 and above")
     if prompt.ndim != 2:
         raise ValueError(f"prompt has shape {tuple(prompt.shape)}, expected (batch, length)")
+    if prompt.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"prompt is of {prompt.dtype}; allowed: torch.int64 or torch.int32")
     if lengths is not None:
         check_lengths("generate", lengths, tuple(prompt.shape[:1]), prompt.shape[1])
     if codes is not None and (lengths is not None or len(codes.values) != len(prompt)):

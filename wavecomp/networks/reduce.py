@@ -14,6 +14,7 @@ from wavecomp.networks.attention import Past, Window, check_base, head_angles, l
 from wavecomp.networks.flex import Backend, check_backend, window_blocks
 from wavecomp.networks.growing import Growing
 from wavecomp.networks.transformer import TransformerBlock, run_blocks
+from wavecomp.records import check_count
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -77,8 +78,8 @@ class ReduceNetwork(Module):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        if window is not None and window < 1:
-            raise ValueError(f"window={window} is too small; allowed: 1 and above, or None")
+        if window is not None:
+            check_count("window", window)
         if layers < 0:
             raise ValueError(f"layers={layers} is negative; allowed: 0 and above")
         if not causal and window is not None:

@@ -137,6 +137,9 @@ class TransformerEncoder(Module):
         convolution: width of the short convolution before them, 0 for none.
         checkpoint: compute each block again for its gradients rather than remember what it computed.
 
+    Raises:
+        ValueError: negative layers, or a negative convolution.
+
     Example:
         >>> TransformerEncoder(dim=8, heads=2, layers=1)(torch.randn(3, 16, 8)).shape
         torch.Size([3, 16, 8])
@@ -144,6 +147,9 @@ class TransformerEncoder(Module):
 
     def __init__(self, *, dim: int, heads: int, layers: int, convolution: int = 5, checkpoint: bool = False) -> None:
         super().__init__()
+        for name, value in (("layers", layers), ("convolution", convolution)):
+            if value < 0:
+                raise ValueError(f"{name}={value} is negative; allowed: 0 and above")
         self.convolution = ShortConvolution(dim=dim, width=convolution, causal=False) if convolution else nn.Identity()
         self.blocks = nn.ModuleList(TransformerBlock(dim=dim, heads=heads) for _ in range(layers))
         self.dim, self.heads = dim, heads

@@ -25,6 +25,14 @@ from wavecomp.training.callbacks import BytesPerSecond, LastCheckpoint, SafeStop
 from wavecomp.training.checkpoints import WholeFiles
 from wavecomp.training.optimisation import CompressionModule
 
+UNFOUNDED = (
+    "does not have many workers",  # samples are cheap to make
+    "exists and is not empty",  # the config lies where the checkpoints go
+    "your dataloader is not resumable",  # the samples go on where they were
+    "treespec, LeafSpec",  # Lightning's own
+)
+"""Warnings of Lightning that mean nothing here."""
+
 
 class Trainer(L.Trainer):
     """Lightning's own, of which a command line can tell limits of one batch from those of all: 1 from 1.0."""
@@ -126,6 +134,8 @@ class Cli(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         settings = self._get(self.config_init, "trainer")
+        if settings.enable_checkpointing is False:
+            raise ValueError("trainer.enable_checkpointing=False: a run is its checkpoints; allowed: True")
         root = settings.default_root_dir
         extra: list[Any] = []
         if self.subcommand == "fit":
@@ -244,9 +254,8 @@ def run(args: list[str]) -> None:
     command, *_ = args = with_recipe_paths(args)
     if len(args) == 1:
         raise ValueError(f"{command} needs --config RECIPE; recipes: {', '.join(path.stem for path in recipes())}")
-    # samples are cheap to make; the config lies where the checkpoints go; the last is Lightning's own
-    for message in (".*does not have many workers.*", ".*exists and is not empty.*", ".*treespec, LeafSpec.*"):
-        warnings.filterwarnings("ignore", message=message)
+    for message in UNFOUNDED:
+        warnings.filterwarnings("ignore", message=f".*{message}.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(is_no_tip)
     sys.argv = [sys.argv[0], *args]  # Lightning starts further ranks from it
     try:

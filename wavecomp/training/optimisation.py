@@ -51,8 +51,8 @@ class CompressionModule(L.LightningModule):
         final_share: float = 0.1,
     ) -> None:
         super().__init__()
-        if learning_rate <= 0:
-            raise ValueError(f"learning_rate={learning_rate} is out of range; allowed: above 0")
+        if not 0 < learning_rate < math.inf:
+            raise ValueError(f"learning_rate={learning_rate} is out of range; allowed: above 0, finite")
         if weight_decay < 0:
             raise ValueError(f"weight_decay={weight_decay} is negative; allowed: 0 and above")
         if warmup_steps < 0:

@@ -10,6 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from wavecomp.records import check_count
 from wavecomp.training.steps import reader_of
 
 
@@ -22,6 +23,7 @@ class BytesPerSecond(Callback):
     """
 
     def __init__(self, steps: int = 50, every: int = 10) -> None:
+        check_count("every", every)
         self.every = every
         self.spans: deque[tuple[float, Tensor | int]] = deque(maxlen=steps)
         self.began = self.paused = 0.0
