@@ -12,10 +12,11 @@ from wavecomp.files.recipes import headline, recipe_path, recipes
 
 NAMES = [path.stem for path in recipes()]
 OVERLAYS = {name for name in NAMES if headline(recipe_path(name)).startswith("Overlay")}
-OVERLAID = {"copy-mean-pool": "copy", "copy-top-k": "copy", "checkpointing": "quickstart"}
+OVERLAID = {"copy-mean-pool": "copy", "copy-top-k": "copy", "checkpointing": "quickstart", "needle": "passkey"}
 PARALLEL = {"chunk-parallel", "ddp", "fsdp"}  # start processes: tests/training/test_parallel.py runs them
 SMALL = {
     "passkey": ["--data.init_args.length", "512", "--data.init_args.validation_samples", "8"],
+    "needle": ["--data.init_args.length", "600", "--data.init_args.validation_samples", "8"],
     "text": ["--data.init_args.batch_size", "1", "--data.init_args.length", "256", "--trainer.accelerator", "cpu",
              "--data.init_args.num_workers", "0", "--trainer.val_check_interval", "4"],
 }  # fmt: skip
