@@ -236,8 +236,8 @@ def some_compressors():
         make = makers["lattice"]
         yield f"WaveletCompressor-{kind.__name__}", lambda make=make: wavelet_compressor(transform=make(2))
     yield "WaveletCompressor-narrow-channel", lambda: wavelet_compressor(width=4)
-    priced = functools.partial(wc.Shrinkage, target_ratio=RATIO, price=0.1, spread=0.5)
-    yield "WaveletCompressor-priced-spread", lambda: wavelet_compressor(priced())
+    priced = functools.partial(wc.Shrinkage, target_ratio=RATIO, price=0.1, spread=0)
+    yield "WaveletCompressor-priced-loudest", lambda: wavelet_compressor(priced())
     yield "WaveletCompressor-neural", lambda: wavelet_compressor(transform=TRANSFORMS[wc.DWT1d]["neural"](2))
 
 

@@ -56,7 +56,7 @@ def test_with_a_spread_codes_of_equal_loudness_change_by_little_more_than_the_th
         found = pruner.eval()(alike)
         return (found.mask & (found.weight < 1)).sum() / details.sum()
 
-    plain, spread = wc.Shrinkage(target_ratio=1), wc.Shrinkage(target_ratio=1, spread=0.5)
+    plain, spread = wc.Shrinkage(target_ratio=1, spread=0), wc.Shrinkage(target_ratio=1)
     assert kept(plain, 0.99) == 1 and kept(plain, 1.01) == 0
     for threshold in (1.01, 1.5, 2.0, 4.0):
         assert kept(spread, threshold) == pytest.approx(threshold**-2, abs=0.02)

@@ -38,7 +38,7 @@ def wavelet(
 
 
 def shrinkage(
-    ratio: float, *, dim: int, level: int, width: int | None = None, price: float = 0.0, spread: float = 0.0
+    ratio: float, *, dim: int, level: int, width: int | None = None, price: float = 0.0, spread: float = 0.5
 ) -> wc.Compressor:
     """See :func:`wavelet`; price and spread are the pruner's."""
     pruner = wc.Shrinkage(target_ratio=ratio, price=price, spread=spread)

@@ -36,12 +36,13 @@ TARGETS = (4.0, 8.0, 16.0)
 SEEDS = 3
 EXTREMES = (2.0, 32.0)  # for one compressor
 VALIDATION = 1280  # rows: all of the validation share of a few megabytes, since the ratio of single rows differs much
-PRICED = "Shrinkage-price"  # where half of the text says nothing
+LOUDEST = "Shrinkage-loudest"  # one threshold for all
+PRICED = "Shrinkage-price"  # the same where half of the text says nothing
 SIZE: dict[str, Any] = {"dim": DIM, "level": LEVEL, "width": DIM // 8}
 COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
     "Shrinkage": functools.partial(makers.shrinkage, **SIZE),
-    "Shrinkage-spread": functools.partial(makers.shrinkage, spread=0.5, **SIZE),
-    PRICED: functools.partial(makers.shrinkage, price=0.05, **SIZE),
+    LOUDEST: functools.partial(makers.shrinkage, spread=0.0, **SIZE),
+    PRICED: functools.partial(makers.shrinkage, price=0.05, spread=0.0, **SIZE),
     "DyadicLeaves": functools.partial(makers.leaves, **SIZE),
     "PartialSynthesis": functools.partial(makers.partial_synthesis, **SIZE),
 }

@@ -63,16 +63,17 @@ class Shrinkage(AdaptivePruner):
     The threshold sees loudness alone. With a price each code owes something by its weight, so that what the loss has
     no use for grows quiet, and the places go where they are worth more.
 
-    Where everything is about as loud, a little more of it in a text asks for many more codes than were meant. With a
-    spread s each coefficient has a threshold of its own, :math:`\tau u^s` with u from 0 to 1 by its place alone: one of
-    loudness l stays with the chance :math:`\min(1, (l / \tau)^{1 / s})`, so that codes change by at most 1 / s times
-    what loudness does. At one half the chance is the share of energy. (Dither: Roberts, 1962.)
+    With one threshold for all, a little more loudness in a text asks for many more codes than were meant, since
+    everything is about as loud, and what stays depends on the smallest of differences. So with a spread s each
+    coefficient has a threshold of its own, :math:`\tau u^s` with u from 0 to 1 by its place alone, evenly: one of
+    loudness l stays with the chance :math:`\min(1, (l / \tau)^{1 / s})`, and codes change by at most 1 / s times what
+    loudness does. At one half the chance is the share of energy. (Dither: Roberts, 1962.)
 
     Args:
         target_ratio, room, start: as in :class:`AdaptivePruner`.
         price: nats per token that a code of weight 1 for each token would owe, 0 and above. Where the loss has little
             use for codes a high one makes all details quiet, and nothing is left to choose from.
-        spread: s, from 0, where the loudest stay, to 1.
+        spread: s, from 0, where only the loudest stay, to 1.
 
     Raises:
         ValueError: a negative price, a spread out of range, and what :class:`AdaptivePruner` refuses.
@@ -90,7 +91,7 @@ class Shrinkage(AdaptivePruner):
         room: float = 2.0,
         start: float = 1.0,
         price: float = 0.0,
-        spread: float = 0.0,
+        spread: float = 0.5,
     ) -> None:
         super().__init__(target_ratio=target_ratio, room=room, start=start)
         if not 0 <= price < math.inf:
