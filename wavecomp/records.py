@@ -144,13 +144,13 @@ def check_lengths(owner: str, lengths: torch.Tensor, shape: tuple[int, ...], lon
 def values_are_at_hand(tensor: torch.Tensor) -> bool:
     """Whether a look at values is free: on the CPU it is, elsewhere it would wait for the device.
 
-    Under ``torch.func.vmap`` a tensor is that of one of many, and cannot be looked at.
+    Under ``torch.func`` a tensor may be that of one of many, and cannot be looked at.
     """
     return (
         tensor.device.type == "cpu"
         and tensor.numel() > 0
         and numbers_are_real()
-        and not torch._C._functorch.is_batchedtensor(tensor)
+        and not torch._C._are_functorch_transforms_active()
     )
 
 

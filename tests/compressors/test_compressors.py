@@ -724,8 +724,11 @@ def test_a_stage_whose_counts_a_later_one_hides_is_not_calibrated():
         wc.ChunkNetwork(chunk_length=16, compressor=first),
         wc.ChunkNetwork(chunk_length=16, compressor=wc.MeanPoolCompressor(count=4)),
     )
-    with pytest.raises(ValueError, match="model has 2 Chunk-Networks outside of a ChunkReduce; allowed: 1"):
+    with pytest.raises(ValueError, match="the controller is of compressor 1 of 2 outside of a ChunkReduce"):
         wc.calibrate(stages, [torch.randn(2, 64, 8)], encode=lambda x: stages(wc.Codes.from_tokens(x)))
+    last = nn.Sequential(stages[1], wc.ChunkNetwork(chunk_length=16, compressor=first))
+    data = [torch.randn(16, 512, 8)]
+    assert wc.calibrate(last, data, encode=lambda x: last(wc.Codes.from_tokens(x))) == pytest.approx(4, abs=0.1)
 
 
 def test_bounds_that_are_told_are_allowed():

@@ -197,10 +197,10 @@ def test_taps_that_a_lattice_would_change_are_refused():
     turned = dataclasses.replace(flipped, dec_lo=[-tap for tap in taps.dec_lo], rec_lo=[-tap for tap in taps.rec_lo])
     with pytest.raises(ValueError, match="allowed: a low-pass filter that sums to sqrt\\(2\\), or vanishing_moments=0"):
         wc.OrthogonalFilterBank(turned)
-    x = torch.randn(1, 8, 2)
+    x = torch.randn(1, 64, 2)
     found = wc.OrthogonalFilterBank(turned, vanishing_moments=0).analysis(x)
     for mine, reference in zip(found, wc.wavelets.WaveletFilterBank(turned).analysis(x)):
-        assert mine.shape == reference.shape
+        torch.testing.assert_close(mine[:, 4:-4], reference[:, 4:-4])
 
 
 def test_losses_of_free_filters_are_the_same_under_autocast():

@@ -286,3 +286,36 @@ def test_half_precision_leaves_places_where_they_are():
     assert half.values.dtype == torch.bfloat16
     for name in ("position", "support", "frequency"):
         assert torch.equal(getattr(half.layout, name), getattr(bands.layout, name)), name
+
+
+class Wrapped(wc.FilterBank):
+    """A bank as a user writes one, around another."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        self.reach = inner.reach
+
+    def analysis(self, x, lengths=None):
+        return self.inner.analysis(x, lengths)
+
+    def synthesis(self, branches, lengths=None, *, ones=None):
+        return self.inner.synthesis(branches, lengths)
+
+
+def test_what_positions_are_told_of_is_not_what_learns():
+    inner = wc.LiftingFilterBank("bior2.2")
+    transform = wc.DWT1d(Wrapped(inner), level=2)
+    before = transform.layout(32).position.clone()
+    assert {parameter.dtype for parameter in inner.parameters()} == {torch.float32}
+    zoo.perturb(transform, std=0.5)
+    torch.testing.assert_close(wc.DWT1d(Wrapped(inner), level=2).layout(32).position, before)
+    transform._layouts.clear()
+    torch.testing.assert_close(transform.layout(32).position, before)
+
+
+def test_building_a_transform_draws_nothing_and_seeds_no_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a GPU was seeded"))
+    state = torch.get_rng_state()
+    wc.DWT1d(wc.OrthogonalFilterBank("db2"), level=2)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.codes import Codes
+from wavecomp.compressors.compressor import Compressor
 from wavecomp.compressors.forecast import Forecast
 from wavecomp.compressors.pruner import check_ratio
 from wavecomp.modules import evaluating
@@ -271,9 +272,13 @@ def _stage_of(model: nn.Module, controller: RatioController) -> str:
     paths = {id(found): path for body in bodies for path, found in body.controllers().items()}
     if id(controller) in paths:
         return f"{paths[id(controller)]}."
-    compressors = sum(hasattr(module, "compressor") for module in model.modules())
-    if compressors > 1:
-        raise ValueError(f"model has {compressors} Chunk-Networks outside of a ChunkReduce; allowed: 1")
+    stages = [module for module in model.modules() if isinstance(module, Compressor)]
+    mine = [place for place, stage in enumerate(stages, 1) if any(part is controller for part in stage.modules())]
+    if mine and mine[-1] < len(stages):
+        raise ValueError(
+            f"the controller is of compressor {mine[-1]} of {len(stages)} outside of a ChunkReduce, and the last one's "
+            "counts hide its own; allowed: that of the last one"
+        )
     return ""
 
 

@@ -27,8 +27,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can break the reader anywhere
         # torch goes on to advise reading it as what it should not be
-        reason = str(error).splitlines()[0].partition(" Weights only load failed")[0] if str(error) else ""
-        reason = reason.partition("(1)")[0] or type(error).__name__
+        reason = str(error).partition("\n")[0].partition("This file can still be loaded")[0].strip()
+        reason = reason or type(error).__name__
         raise ValueError(f"checkpoint {path} is damaged or no checkpoint of tensors: {reason}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"checkpoint {path} is damaged: it holds no state_dict")

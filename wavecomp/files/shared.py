@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -15,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wavecomp.files.config import CONFIG, build, construct, describe, read_config
-from wavecomp.files.identity import fingerprint, kind_of, settings_of
+from wavecomp.files.identity import fingerprint, kind_of, raw_bytes, settings_of
 
 WEIGHTS = "model.safetensors"
-FINGERPRINT = "fingerprint"
-"""The entry of the tensors' metadata that says what the whole computes."""
+DIGEST = "digest"
+"""The entry of the tensors' metadata that holds a hash of them and of the config."""
 TIED = "tied"
 """The entry of a config that lists which names are of one tensor."""
 
@@ -43,7 +44,7 @@ def save_shared(model: nn.Module, folder: str | Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving.") as partial:
         entries = {"model": settings} | ({TIED: tied} if tied else {})
         (Path(partial) / CONFIG).write_text(yaml.safe_dump(entries, sort_keys=False))
-        save_file(tensors, Path(partial) / WEIGHTS, metadata={"format": "pt", FINGERPRINT: fingerprint(model)})
+        save_file(tensors, Path(partial) / WEIGHTS, metadata={"format": "pt", DIGEST: _digest(entries, tensors)})
         for name in (CONFIG, WEIGHTS):
             os.replace(Path(partial) / name, folder / name)
 
@@ -60,19 +61,28 @@ def load_shared(folder: str | Path, *, trusted: Sequence[str] = ()) -> nn.Module
     try:
         tensors = load_file(weights)
         with safe_open(weights, framework="pt") as file:
-            saved = (file.metadata() or {}).get(FINGERPRINT)
+            saved = (file.metadata() or {}).get(DIGEST)
     except SafetensorError as error:
         raise ValueError(f"{weights} is damaged: {error}") from error
+    entries = read_config(config)
+    if saved is not None and saved != _digest(entries, tensors):
+        raise ValueError(
+            f"{weights} and {config} are not as they were saved together; fetch both again, or build the model from a "
+            "config of your own and load the tensors"
+        )
     try:
-        _fill(model, read_config(config).get(TIED, []), tensors)
+        _fill(model, entries.get(TIED, []), tensors)
     except (RuntimeError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{weights} does not fit the model in {config}: {error}") from error
-    if saved is not None and saved != fingerprint(model):
-        raise ValueError(
-            f"{weights} and {config} are not as they were saved: the fingerprint is {fingerprint(model)[:12]}, and was "
-            f"{saved[:12]}; fetch both again, or build the model from a config of your own and load the tensors"
-        )
     return model.eval()
+
+
+def _digest(entries: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(yaml.safe_dump(entries).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(raw_bytes(tensor))
+    return digest.hexdigest()
 
 
 def _tied(model: nn.Module) -> list[list[str]]:
@@ -96,7 +106,7 @@ def _fill(model: nn.Module, tied: Sequence[Sequence[str]], tensors: dict[str, Te
 def fill(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Tensors into a model, in the type that they come in."""
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if name in tensors:
+        if name in tensors and isinstance(tensor, Tensor):
             tensor.data = tensor.data.to(tensors[name].dtype)
     model.load_state_dict(tensors)
 

@@ -1,6 +1,7 @@
 """Foreign modules as parts of Chunk- and Reduce-Networks.
 
-What a module must accept: it maps ``(rows, length, dim)`` to the same shape, row by row. As the encoder of a
+What a module must accept: it maps ``(rows, length, dim)`` to the same shape, row by row, and has a finite gradient at
+zeros, which stand where there is nothing. As the encoder of a
 Chunk-Network it may read both ways; inside a causal Reduce-Network place i may depend on places up to i only.
 """
 

@@ -113,7 +113,7 @@ def read_chunks(chunks: Chunks, network: nn.Module, lengths: bool, *, name: str)
     else:
         out = network(rows)
     out = check_returned(name, network, out, rows)
-    # what a module makes of padding may be no number
+    # what a module makes of padding may be no number (its gradient has to be one)
     return chunks.replace(values=torch.where(chunks.mask[..., None], out.view_as(chunks.values), 0))
 
 

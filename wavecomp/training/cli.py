@@ -35,7 +35,15 @@ UNFOUNDED = (
 
 
 class Trainer(L.Trainer):
-    """Lightning's own, of which a command line can tell limits of one batch from those of all: 1 from 1.0."""
+    """Lightning's own, of which a command line can tell limits of one batch from those of all: 1 from 1.0.
+
+    Args:
+        limit_train_batches: how many batches of an epoch to train on, or the share of them where it has a point.
+        limit_val_batches: the same of validation.
+        limit_test_batches: the same of ``test``.
+        limit_predict_batches: the same of ``predict``.
+        settings: all others.
+    """
 
     def __init__(
         self,
@@ -134,7 +142,7 @@ class Cli(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         settings = self._get(self.config_init, "trainer")
-        if settings.enable_checkpointing is False:
+        if self.subcommand == "fit" and settings.enable_checkpointing is False:
             raise ValueError("trainer.enable_checkpointing=False: a run is its checkpoints; allowed: True")
         root = settings.default_root_dir
         extra: list[Any] = []
@@ -143,7 +151,11 @@ class Cli(LightningCLI):
             kwargs["logger"] = self._loggers(logger)
             self.last = LastCheckpoint(logger.log_dir)
             best = ModelCheckpoint(
-                dirpath=logger.log_dir, filename="best", monitor="val/loss", enable_version_counter=False
+                dirpath=logger.log_dir,
+                filename="best",
+                monitor="val/loss",
+                enable_version_counter=False,
+                save_on_train_epoch_end=False,  # when a stop may have come between
             )
             extra = [BytesPerSecond(), SafeStop(self.last), best, self.last]  # the last one may stop after a validation
         elif self.subcommand == "predict":

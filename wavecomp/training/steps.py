@@ -32,6 +32,12 @@ def validation_is_due(trainer: L.Trainer) -> bool:
     return loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
 
+def is_last_step(trainer: L.Trainer) -> bool:
+    """Whether training ends with the step that has just been made."""
+    last_epoch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
+    return trainer.global_step == trainer.max_steps or last_epoch
+
+
 def batches_of(trainer: L.Trainer) -> int:
     """How many batches were trained on, by the runs before a resumed one too."""
     total: Any = trainer.fit_loop.epoch_loop.batch_progress.total

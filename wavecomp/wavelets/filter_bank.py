@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from wavecomp.modules import Arguments, Module, built_with
 from wavecomp.records import check_count, without_waiting
@@ -187,11 +190,25 @@ def as_built(bank: FilterBank) -> FilterBank:
 
     It is built again from its arguments, which a model that is saved comes back with; what was learned may be loaded
     later.
+
+    Raises:
+        ValueError: a bank that is on the device "meta" even when it is built anew.
     """
-    args, kwargs = built_with(bank) or Arguments((), {})
+    args, kwargs = pytree.tree_map(_as_given, tuple(built_with(bank) or Arguments((), {})))
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.inference_mode(False):
-        torch.manual_seed(0)  # the same for all, whatever is drawn
-        return type(bank)(*args, **kwargs).double()
+        torch.default_generator.manual_seed(0)  # the same for all, whatever is drawn; no other device's is touched
+        built = type(bank)(*args, **kwargs)
+    if any(parameter.is_meta for parameter in built.parameters()):
+        raise ValueError(
+            f"filter_bank={bank} is on 'meta' when it is built, where no filters are from which positions could be "
+            "told; build it on another device"
+        )
+    return built.double()
+
+
+def _as_given(argument: Any) -> Any:
+    """An argument of a bank as it was, and not shared with the bank that learns."""
+    return as_built(argument) if isinstance(argument, FilterBank) else copy.deepcopy(argument)
 
 
 def check_heads(heads: int) -> int:

@@ -29,8 +29,10 @@ class SaveCodes(Callback):
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.glob(f"rank{trainer.global_rank}-*.safetensors"):
-            path.unlink()
+        if trainer.is_global_zero:
+            for path in self.folder.glob("rank*-*.safetensors"):
+                path.unlink()
+        trainer.strategy.barrier()
         self._fingerprint = fingerprint(_model(pl_module))
 
     def on_predict_batch_end(

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from wavecomp.training.steps import StepWatch, validation_is_due
+from wavecomp.training.steps import StepWatch, is_last_step, validation_is_due
 
 EVERY = 20  # steps between two looks at the clock
 
@@ -117,19 +117,32 @@ class SafeStop(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # half of an accumulated gradient would be lost
-        if self._watch.stepped(trainer) and not validation_is_due(trainer):
-            self._stop_if_asked(trainer)
-
-    def _stop_if_asked(self, trainer: L.Trainer) -> None:
-        step = trainer.global_step
-        # all ranks stop at one step
-        if step == trainer.max_steps or not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
+        if not self._watch.stepped(trainer) or not self._to_stop(trainer):
+            return
+        if validation_is_due(trainer):
+            if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                self.checkpoint.save_now(trainer)  # who sent SIGTERM may not wait for it
             return
         figures = {name: float(value) for name, value in trainer.logged_metrics.items() if not name.startswith("val/")}
         for logger in trainer.loggers:
             # Lightning would log this step later, and there is no later
-            logger.log_metrics(figures, step=step - 1)
+            logger.log_metrics(figures, step=trainer.global_step - 1)
+        self._stop(trainer)
+
+    def _to_stop(self, trainer: L.Trainer) -> bool:
+        """Whether any rank was asked, and there is more to come: all stop at one step."""
+        return not is_last_step(trainer) and trainer.strategy.reduce_boolean_decision(self.asked, all=False)
+
+    def _stop_if_asked(self, trainer: L.Trainer) -> None:
+        if self._to_stop(trainer):
+            self._stop(trainer)
+
+    def _stop(self, trainer: L.Trainer) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        for logger in trainer.loggers:
             logger.save()
+        step = trainer.global_step
         path = self.checkpoint.save_now(trainer)
         rank_zero_info(f"\nSaved step {step} to {path}. Resume with the same command and --ckpt_path last")
         terminated = trainer.strategy.reduce_boolean_decision(self.terminated, all=False)
