@@ -205,9 +205,9 @@ def calibrate(
         The ratio reached by that stage, what came in over codes.
 
     Raises:
-        ValueError: a model without exactly one controller, or with further stages that are in no ChunkReduce; a ratio
-            or tolerance out of range, no data, no step, nothing to encode with; or a ratio that changes how many slots
-            a further stage is given, which it was not built for. The model is as it was then.
+        ValueError: a model without exactly one controller, or with that of a stage before the last and no ChunkReduce;
+            a ratio or tolerance out of range, no data, no step, nothing to encode with; or a ratio that changes how
+            many slots a further stage is given, which it was not built for. The model is as it was then.
 
     Example:
         >>> pruner = wc.Shrinkage(target_ratio=4)
@@ -266,7 +266,7 @@ def _stage_of(model: nn.Module, controller: RatioController) -> str:
     """What names of the statistics of its stage begin with.
 
     Raises:
-        ValueError: one of several stages outside of a body that tells their statistics apart.
+        ValueError: that of a stage before the last outside of a body that tells their statistics apart.
     """
     bodies: list[Any] = [module for module in model.modules() if hasattr(module, "controllers")]
     paths = {id(found): path for body in bodies for path, found in body.controllers().items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -23,10 +24,15 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, module in model.named_modules():
         digest.update(repr((name, kind_of(module), settings_of(module))).encode())
-    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
+    add_tensors(digest, dict([*model.named_parameters(), *model.named_buffers()]))
+    return digest.hexdigest()
+
+
+def add_tensors(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
+    """Take tensors into a hash, with their names, types and shapes."""
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(raw_bytes(tensor))
-    return digest.hexdigest()
 
 
 def settings_of(module: nn.Module) -> dict[str, Any]:

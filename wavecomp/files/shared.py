@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wavecomp.files.config import CONFIG, build, construct, describe, read_config
-from wavecomp.files.identity import fingerprint, kind_of, raw_bytes, settings_of
+from wavecomp.files.identity import add_tensors, fingerprint, kind_of, settings_of
 
 WEIGHTS = "model.safetensors"
 DIGEST = "digest"
@@ -79,9 +79,7 @@ def load_shared(folder: str | Path, *, trusted: Sequence[str] = ()) -> nn.Module
 
 def _digest(entries: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(yaml.safe_dump(entries).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(raw_bytes(tensor))
+    add_tensors(digest, tensors)
     return digest.hexdigest()
 
 

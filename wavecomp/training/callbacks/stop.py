@@ -54,14 +54,15 @@ class LastCheckpoint(ModelCheckpoint):
         self._own_watch.start(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if fitting:
             self.validated = trainer.global_step
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and not self._whole:
-            self._waits = True  # half of an accumulated gradient would be lost
-            return
+            if not self._whole:
+                self._waits = True  # half of an accumulated gradient would be lost
+                return
         super().on_validation_end(trainer, pl_module)
         self._written = time.monotonic()
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if fitting:
             self.after_validation(trainer)
 
     def on_train_batch_end(
