@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import wavecomp as wc
-from wavecomp.codes import NEVER
+from wavecomp.pace import NEVER
 
 
 def test_tokens_are_codes_of_themselves():

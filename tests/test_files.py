@@ -9,8 +9,8 @@ import zoo
 from safetensors.torch import load_file, save_file
 
 import wavecomp as wc
-from wavecomp.codes import NEVER
 from wavecomp.files import CodesFile, CodesWriter, fingerprint, load_codes, read_checkpoint, save_codes
+from wavecomp.pace import NEVER
 
 
 def save(folder, state, model="wavecomp.DWT1d"):

@@ -9,7 +9,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import wavecomp as wc
-from wavecomp.codes import NEVER
+from wavecomp.pace import NEVER
 from wavecomp.wavelets.tree import Cascade
 
 

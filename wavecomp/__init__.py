@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from wavecomp import allocator, compressors, files, networks, positions, wavelets
 from wavecomp.bands import BandLayout, Bands
-from wavecomp.codes import NEVER, Chunks, Codes
+from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors import (
     AdaptivePruner,
     BandDrop,
@@ -77,6 +77,7 @@ from wavecomp.networks import (
     TransformerBlock,
     TransformerEncoder,
 )
+from wavecomp.pace import NEVER
 from wavecomp.positions import DyadicPositionCode, PositionFrequencyEncoding, RotaryPositionFrequency
 from wavecomp.wavelets import (
     BestBasis1d,

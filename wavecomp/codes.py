@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wavecomp.pace import NEVER, Pace, slots_before, slots_between
 from wavecomp.records import Record, check_lengths, check_shape, record
-
-NEVER = torch.iinfo(torch.int64).max
-"""An ``end`` or ``until`` that no reader reaches."""
 
 
 @record
@@ -40,8 +38,7 @@ class Codes(Record):
         losses: name to scalar, what the compressor owes.
         statistics: name to tensor, for metrics and plots.
         dense: known without looking: every slot holds a code.
-        pace: known without looking: pairs ``(span, slots)``, one per stage whose codes are here. Every ``span`` tokens
-            add so many slots; none if that is not known.
+        pace: known without looking: how the codes of each stage that is here come and go; empty if that is not known.
         first: slots of the same sequence that lie before these.
         prefix: known without looking: the codes of each row fill its first slots.
     """
@@ -60,7 +57,7 @@ class Codes(Record):
     losses: dict[str, Tensor] = field(default_factory=dict)
     statistics: dict[str, Tensor] = field(default_factory=dict)
     dense: bool = False
-    pace: tuple[tuple[int, int], ...] = ()
+    pace: tuple[Pace, ...] = ()
     first: int = 0
     prefix: bool = False
 
@@ -126,7 +123,7 @@ class Codes(Record):
             until=torch.full_like(place, NEVER),
             tokens=tokens,
             dense=lengths is None,
-            pace=((1, 1),),
+            pace=(Pace(1, 1),),
             first=start,
             prefix=True,
         )
@@ -137,21 +134,27 @@ class Codes(Record):
         return compression_ratio(self.tokens.sum(), self.mask.sum())
 
     def replace(self, **changes: Any) -> Codes:
-        """A copy with some fields changed; with another mask it is no longer known to be dense."""
-        return super().replace(**({"dense": False, "prefix": False} if "mask" in changes else {}) | changes)
+        """A copy with some fields changed; with another mask it is no longer known to be dense, and with another
+        ``until`` all codes may stay."""
+        known: dict[str, Any] = {"dense": False, "prefix": False} if "mask" in changes else {}
+        if "until" in changes:
+            known["pace"] = tuple(pace._replace(stay=NEVER) for pace in self.pace)
+        return super().replace(**known | changes)
 
-    def visible(self, token: Tensor, slots: int | None = None) -> Tensor:
+    def visible(self, token: Tensor, slots: int | Tensor | None = None) -> Tensor:
         """The rule of ``end``: which codes a prediction of these tokens may use.
 
         Args:
             token: ``(length,)`` or ``(batch, length)``, the places of the predicted tokens.
-            slots: look at so many first slots only; at all unless given.
+            slots: look at so many first slots only, or at these; at all unless given.
 
         Returns:
             ``(batch, length, slots)``.
         """
         token = token.expand(self.values.shape[0], -1)[..., None]
-        mask, end, until = (x[:, None, :slots] for x in (self.mask, self.end, self.until))
+        rule = (self.mask, self.end, self.until)
+        looked_at = (x[:, slots] if isinstance(slots, Tensor) else x[:, :slots] for x in rule)
+        mask, end, until = (x[:, None] for x in looked_at)
         return mask & (end <= token) & (token < until)
 
     def seen(self, token: Tensor) -> Tensor:
@@ -175,11 +178,19 @@ class Codes(Record):
         """The same slots, all empty: what a model sees that is to do without its codes."""
         return self.replace(mask=torch.zeros_like(self.mask))
 
-    def slots_before(self, token: int) -> int:
-        """How many slots at most hold codes that existed before this token: they are the first ones."""
+    def slots_for(self, first: int, last: int) -> int | Tensor:
+        """Where all codes lie that predictions of the tokens from ``first`` to ``last`` may use, without looking.
+
+        Returns:
+            So many first slots, or ``(slots,)``, which: fewer, where coarser codes stand in for most of the finer ones.
+        """
         slots = self.values.shape[1]
-        bound = sum(token // span * count for span, count in self.pace) - self.first
-        return min(slots, max(bound, 0)) if self.pace else slots
+        if not self.pace:
+            return slots
+        before = slots_before(self.pace, last) - self.first
+        if self.first or before > slots or all(pace.stay >= first for pace in self.pace):
+            return min(slots, max(before, 0))
+        return slots_between(self.pace, first, last, device=self.values.device)
 
     def pack(self) -> tuple[Tensor, Tensor]:
         """The codes of all rows one after another, for kernels on variable lengths. Waits for the device.
@@ -214,7 +225,7 @@ class Codes(Record):
             values = values.gather(-2, order[..., None].expand_as(values))
             mask, position, support = (x.gather(-1, order) for x in (mask, position, support))
         end = torch.cat([self.end, self.end.new_full((batch, missing), NEVER)], dim=1)
-        span, count = self.pace[0] if len(self.pace) == 1 else (0, 1)
+        span, count, _ = self.pace[0] if len(self.pace) == 1 else Pace(0, 1)
         return Chunks(
             values=values,
             lengths=mask.sum(-1),
@@ -240,12 +251,13 @@ class Codes(Record):
         Raises:
             ValueError: codes of several stages or of an unknown one, or a span that does not fit.
         """
-        if len(self.pace) != 1 or span < 1 or span % self.pace[0][0]:
+        if len(self.pace) != 1 or span < 1 or span % self.pace[0].span:
             raise ValueError(f"span={span} does not go with codes of pace={self.pace}; allowed: one stage, a multiple")
-        own = self.pace[0][0]
+        own = self.pace[0].span
         per = span // own
         until = self.end + (per - 1 - self.chunk % per) * own + overlap
-        return self.replace(until=torch.where(self.end == NEVER, NEVER, until))
+        pace = self.pace[0]._replace(stay=span - own + overlap)
+        return self.replace(until=torch.where(self.end == NEVER, NEVER, until), pace=(pace,))
 
     def part(self, first: int, last: int) -> Codes:
         """The slots from ``first`` up to ``last``, counted among these; ``tokens`` stays what it is."""
@@ -255,12 +267,14 @@ class Codes(Record):
     @staticmethod
     def join(parts: Sequence[Codes]) -> Codes:
         """Codes one after another in one sequence; ``tokens``, losses and statistics are those of the last part."""
+        paces = {codes.pace for codes in parts if codes.values.shape[1]} or {parts[-1].pace}
         return parts[-1].replace(
             **{
                 name: torch.cat([getattr(codes, name) for codes in parts], dim=1)
                 for name in ("values", *Codes.per_slot)
             },
             dense=all(codes.dense for codes in parts),
+            pace=paces.pop() if len(paces) == 1 else (),
             first=parts[0].first,
         )
 
@@ -277,7 +291,7 @@ class Codes(Record):
 
     def _per_slot(self, change: Callable[[Tensor], Tensor]) -> Codes:
         fields = {name: change(getattr(self, name)) for name in ("values", *self.per_slot)}
-        return self.replace(**fields, dense=self.dense)
+        return self.replace(**fields, dense=self.dense, pace=self.pace)
 
 
 def _exact(place: Tensor) -> Tensor:
@@ -413,6 +427,6 @@ class Chunks(Record):
                 "kept": mask.expand(shape).sum(-1),
                 **(statistics or {}),
             },
-            pace=((self.span, shape[-1]),) if self.span else (),
+            pace=(Pace(self.span, shape[-1]),) if self.span else (),
             first=self.first * shape[-1],
         )

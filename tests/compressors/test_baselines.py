@@ -11,7 +11,6 @@ from zoo import CHUNK, COUNT, DIM
 
 import wavecomp as wc
 from wavecomp.bands import Bands
-from wavecomp.codes import NEVER
 from wavecomp.compressors.dct import DCTCompressor, cosines
 from wavecomp.compressors.latent_queries import LatentQueriesCompressor
 from wavecomp.compressors.max_pool import MaxPoolCompressor
@@ -20,6 +19,7 @@ from wavecomp.compressors.no_compression import NoCompression
 from wavecomp.compressors.random_measurement import RandomMeasurementCompressor, SparseRecovery
 from wavecomp.compressors.strided_conv import StridedConvCompressor
 from wavecomp.compressors.surprisal_drop import SurprisalDropCompressor
+from wavecomp.pace import NEVER
 
 
 def encoding():

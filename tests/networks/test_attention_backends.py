@@ -10,9 +10,9 @@ from torch.nn.attention import flex_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import wavecomp as wc
-from wavecomp.codes import NEVER
 from wavecomp.networks.attention import support_attention, window_attention, window_mask
 from wavecomp.networks.flex import BLOCK, blocked_attention, memory_blocks, window_blocks
+from wavecomp.pace import NEVER, Pace
 from wavecomp.training import CopyDataModule, LanguageModelModule
 
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ def test_a_block_mask_of_a_window_allows_what_the_mask_does_and_looks_nowhere_el
 
 def memory_codes(slots, batch=2):
     codes = wc.Codes.from_tokens(torch.randn(batch, slots, zoo.DIM, dtype=torch.float64))
-    return codes.replace(**timed(slots, batch), position=2.0 * codes.position, pace=((4, 4),))
+    return codes.replace(**timed(slots, batch), position=2.0 * codes.position, pace=(Pace(4, 4),))
 
 
 @pytest.mark.parametrize("length, slots, start", [(30, 20, 0), (300, 150, 7), (400, 400, 0), (5, 0, 0)])

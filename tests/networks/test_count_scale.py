@@ -4,17 +4,17 @@ import torch
 import zoo
 
 import wavecomp as wc
-from wavecomp.codes import NEVER
-from wavecomp.networks.attention import Memory, MemoryAttention, head_angles, split_heads
+from wavecomp.networks.attention import Memory, MemoryAttention, Reading, head_angles, split_heads
+from wavecomp.pace import NEVER
 from wavecomp.positions import rotate
 
 
 def memory_of(values, seen):
-    """Codes at place 0, of which each row of masks sees so many first ones."""
+    """Codes at place 0, of which each place sees so many first ones."""
     slots = values.shape[1]
-    masks = [torch.arange(slots) < seen[:, None]]
+    readings = [Reading((torch.arange(slots) < seen[:, None])[None])]
     position = torch.zeros(1, slots)
-    return Memory(values, head_angles(position, zoo.DIM, 2), [masks[0][None]], None, seen[None])
+    return Memory(values, head_angles(position, zoo.DIM, 2), readings, None, seen[None])
 
 
 def test_scores_grow_with_the_logarithm_of_what_a_place_sees():

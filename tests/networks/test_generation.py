@@ -6,8 +6,8 @@ import zoo
 from torch import nn
 
 import wavecomp as wc
-from wavecomp.codes import NEVER
 from wavecomp.networks.generation import Sampler, StepReader, WholeReader, nucleus, reader
+from wavecomp.pace import NEVER
 
 STAGES = {"one-stage": (16,), "two-stages": (16, 16), "three-stages": (16, 16, 8)}
 COMPRESSORS = {"fixed": lambda: zoo.wavelet_compressor(wc.KeepLowpass(8)), "adaptive": zoo.leaves}

@@ -6,9 +6,9 @@ import zoo
 from torch import nn
 
 import wavecomp as wc
-from wavecomp.codes import NEVER
 from wavecomp.networks import decoder
-from wavecomp.networks.decoder import memory_masks
+from wavecomp.networks.decoder import readings
+from wavecomp.pace import NEVER, Pace
 
 
 def stage(chunk_length, compressor=None):
@@ -41,7 +41,7 @@ def tokens(length=200, batch=2):
 
 def test_finer_codes_are_seen_until_coarser_ones_stand_in_for_them():
     codes = body((16, 8, 8)).double()(tokens())
-    assert codes.pace == ((16, 4), (32, 4), (64, 4))
+    assert codes.pace == (Pace(16, 4, stay=16), Pace(32, 4, stay=32), Pace(64, 4))
     levels = [codes.level[0, codes.visible(torch.tensor([t]))[0, 0]].tolist() for t in (15, 16, 31, 32, 63, 64, 95, 96)]
     # two approximations and as many details of 32 tokens lie over one another, so that eight codes stand for 64
     fine, middle, coarse = [2] * 4, [4] * 4, [5] * 4
@@ -81,12 +81,28 @@ def test_the_last_stage_alone():
     assert codes.until.unique().tolist() == [NEVER]
 
 
-def test_what_may_be_read_by_a_token_is_a_prefix():
-    codes = body((16, 8, 8)).double()(tokens())
-    for token in (0, 15, 16, 40, 64, 150, 199):
-        visible = codes.visible(torch.tensor([token]))
-        assert not visible[..., codes.slots_before(token) :].any()
-        assert torch.equal(codes.visible(torch.tensor([token]), codes.slots_before(token)).sum(-1), visible.sum(-1))
+@pytest.mark.parametrize("lengths", [(16,), (16, 8), (16, 8, 8), (16, 12, 8)])
+@pytest.mark.parametrize("overlap", [0, 20])
+def test_where_codes_lie_that_some_tokens_may_use_is_known_without_looking(lengths, overlap):
+    values = tokens(400).values
+    codes = body(lengths, overlap=overlap).double()(wc.Codes.from_tokens(values, torch.tensor([400, 210])))
+    for first, last in [(0, 0), (0, 15), (0, 16), (40, 40), (96, 130), (0, 399), (300, 399), (399, 399)]:
+        some = torch.arange(first, last + 1)
+        seen, slots = codes.visible(some), codes.slots_for(first, last)
+        where = torch.arange(slots) if isinstance(slots, int) else slots
+        assert len(where.unique()) == len(where)
+        assert torch.equal(codes.visible(some, slots), seen[..., where]) and seen.sum() == seen[..., where].sum(), first
+
+
+def test_codes_that_are_not_as_they_were_made_are_all_looked_at():
+    codes = body((16, 8)).double()(tokens(384))
+    whole = codes.values.shape[1]
+    few = codes.slots_for(300, 384)
+    # 7 chunks of the first stage end at 288 to 384, and all 12 of the second are seen
+    assert isinstance(few, torch.Tensor) and len(few) == (7 + 12) * 4 < whole
+    assert codes.replace(until=torch.full_like(codes.until, NEVER)).slots_for(300, 384) == whole
+    assert codes.part(10, whole).slots_for(300, 384) == whole - 10
+    assert codes.part(0, 50).slots_for(300, 384) == 50
 
 
 def test_a_stage_after_one_with_a_varying_number_of_codes():
@@ -240,19 +256,34 @@ def test_the_end_of_a_long_text_is_read_without_its_beginning():
         language_model(tokens[:, 200:], start=200)
 
 
-def test_long_texts_are_read_in_blocks():
+@pytest.mark.parametrize("settings", [{}, {"support_bias": True, "count_scale": True}])
+def test_long_texts_are_read_in_blocks(settings, monkeypatch):
+    """Whose places look neither at later codes nor at those that were replaced before."""
     language_model = model((16, 8))
-    tokens = torch.randint(256, (2, 70))
-    embedded, codes = language_model.embedding(tokens), language_model.context(tokens)
-    masks = memory_masks(codes, 0, 70, rows=32)
-    assert [tuple(mask.shape[1:]) for mask in masks] == [(32, 4), (32, 16), (6, 24)]
+    language_model.decoder = zoo.perturb(wc.LocalDecoder(dim=zoo.DIM, heads=2, layers=2, window=8, **settings)).double()
+    tokens, lengths = torch.randint(256, (2, 170)), torch.tensor([170, 95])
+    embedded, codes = language_model.embedding(tokens), language_model.context(tokens, lengths)
+    found = readings(codes, 0, 170, block=32)
+    assert [reading.mask.shape[2] for reading in found] == [4, 12, 16, 20, 24, 24]
     whole = language_model.decoder(embedded, codes)
-    before = decoder.memory_masks
-    decoder.memory_masks = lambda *given: before(*given, rows=32)
-    try:
-        torch.testing.assert_close(language_model.decoder(embedded, codes), whole)
-    finally:
-        decoder.memory_masks = before
+    monkeypatch.setattr(decoder, "readings", lambda *given: readings(*given, block=32))
+    blocks = language_model.decoder(embedded, codes)
+    torch.testing.assert_close(blocks, whole)
+    parameters = [*language_model.parameters()]
+    mine, truth = (
+        torch.autograd.grad(out.square().sum(), parameters, retain_graph=True, allow_unused=True)
+        for out in (blocks, whole)
+    )
+    torch.testing.assert_close(mine, truth)
+
+
+@pytest.mark.parametrize("block", [16, 32, 64])
+def test_codes_of_a_stream_are_read_as_those_of_the_whole(block):
+    """Also where its last piece brought codes of the first stage alone."""
+    language_model = model((16, 8)).eval()
+    tokens = torch.randint(256, (2, 273))
+    codes = wc.StreamingEncoder(language_model, block=block).feed(tokens[:, :272])
+    torch.testing.assert_close(language_model(tokens, codes=codes), language_model(tokens))
 
 
 CAUSAL = {

@@ -6,7 +6,7 @@ import zoo
 from torch import nn
 
 import wavecomp as wc
-from wavecomp.codes import NEVER
+from wavecomp.pace import NEVER
 
 
 def model(lengths=(16, 8), compressor=zoo.wavelet_compressor, *, window=8, **settings):

@@ -7,6 +7,7 @@ import wavecomp as wc
 from wavecomp.networks.attention import (
     Memory,
     MemoryAttention,
+    Reading,
     Window,
     WindowAttention,
     head_angles,
@@ -68,9 +69,9 @@ def test_at_scale_1_a_code_of_two_tokens_counts_as_two_in_memory_attention():
     place, position = head_angles(torch.arange(5) + 9, zoo.DIM, 2), torch.tensor([[0.5, 3.5, 7.0]])
 
     def out(order, supports):
-        masks = [torch.ones(1, 5, len(order)) > 0]
+        readings = [Reading(torch.ones(1, 5, len(order)) > 0)]
         memory = Memory(
-            values[:, order], head_angles(position[:, order], zoo.DIM, 2), masks, torch.tensor([supports]).log()
+            values[:, order], head_angles(position[:, order], zoo.DIM, 2), readings, torch.tensor([supports]).log()
         )
         return attention(x, memory, place)
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from wavecomp.codes import NEVER
 from wavecomp.files import CodesFile
+from wavecomp.pace import NEVER
 
 BARS = 8
 """Lines of a distribution, at most."""

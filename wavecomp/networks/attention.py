@@ -35,14 +35,26 @@ class Window(NamedTuple):
     log_support: Tensor | None = None
 
 
+class Reading(NamedTuple):
+    """Which codes some places of a sequence may read.
+
+    Args:
+        mask: ``(batch or 1, places, slots)``, of the codes that are looked at.
+        slots: which these are, ``(slots,)``; ``None`` for so many first ones.
+    """
+
+    mask: Tensor
+    slots: Tensor | None = None
+
+
 class Memory(NamedTuple):
     """Codes that a sequence may attend to; made once, shared by all layers.
 
     Args:
         values: ``(batch, slots, dim)``.
         rotary: angles of the codes.
-        masks: one per block of the reading sequence, in order: ``(batch or 1, rows, slots)``, which of so many first
-            codes each of its places may read. Or a block mask of all places and codes, the sink before them.
+        readings: one per block of places of the reading sequence, in order. Or a block mask of all places and codes,
+            the sink before them.
         log_support: ``(batch, slots)``, of the tokens that each code stands for; ``None`` for one each.
         seen: ``(batch, length)``, how many codes each place of the reading sequence may read; ``None`` where no block
             asks for it.
@@ -50,7 +62,7 @@ class Memory(NamedTuple):
 
     values: Tensor
     rotary: Rotary
-    masks: Sequence[Tensor] | BlockMask
+    readings: Sequence[Reading] | BlockMask
     log_support: Tensor | None = None
     seen: Tensor | None = None
 
@@ -260,9 +272,9 @@ class MemoryAttention(nn.Module):
         log_support = None if memory.log_support is None else F.pad(memory.log_support, (1, 0))
         bias = {"log_support": log_support, "scale": self.support_scale}
         q = self.queries(x, rotary, memory.seen)
-        if isinstance(memory.masks, Sequence):
-            return self.out(join_heads(_prefix_attention(q, k, v, memory.masks, **bias)))
-        return self.out(join_heads(support_attention(blocked_attention, q, k, v, memory.masks, **bias)))
+        if isinstance(memory.readings, Sequence):
+            return self.out(join_heads(_attention_in_blocks(q, k, v, memory.readings, **bias)))
+        return self.out(join_heads(support_attention(blocked_attention, q, k, v, memory.readings, **bias)))
 
     def queries(self, x: Tensor, rotary: Rotary, seen: Tensor | None) -> Tensor:
         """Queries of places ``(batch, length, dim)`` that see so many codes each, ``(batch or 1, length)``."""
@@ -288,21 +300,21 @@ class MemoryAttention(nn.Module):
         return k, v
 
 
-def _prefix_attention(
-    q: Tensor, k: Tensor, v: Tensor, masks: Sequence[Tensor], *, log_support: Tensor | None, scale: Tensor | None
+def _attention_in_blocks(
+    q: Tensor, k: Tensor, v: Tensor, readings: Sequence[Reading], *, log_support: Tensor | None, scale: Tensor | None
 ) -> Tensor:
-    """Attention of each block of places to the sink and so many first codes; masks as in :class:`Memory`."""
+    """Attention of each block of places to the sink, which is key 0, and to the codes that it looks at."""
     out = []
-    for rows, mask in zip(q.split([mask.shape[1] for mask in masks], dim=2), masks):
-        keys = mask.shape[2] + 1
+    for places, (mask, slots) in zip(q.split([reading.mask.shape[1] for reading in readings], dim=2), readings):
+        keys = slice(mask.shape[2] + 1) if slots is None else F.pad(slots + 1, (1, 0))
         out.append(
             support_attention(
                 F.scaled_dot_product_attention,
-                rows,
-                k[:, :, :keys],
-                v[:, :, :keys],
+                places,
+                k[:, :, keys],
+                v[:, :, keys],
                 F.pad(mask[:, None], (1, 0), value=True),
-                log_support=None if log_support is None else log_support[:, :keys],
+                log_support=None if log_support is None else log_support[:, keys],
                 scale=scale,
             )
         )

@@ -186,7 +186,7 @@ class ChunkReduce(Module):
             waiting[stage] = codes.part(whole, slots)
             if not whole:
                 break
-            span, count = codes.pace[0]
+            span, count, _ = codes.pace[0]
             codes = network(codes.part(0, whole).replace(tokens=torch.full_like(codes.tokens, whole // count * span)))
             made.append(self._until(stage, codes))
         if not made or (self.keep == "last" and len(made) < len(networks)):

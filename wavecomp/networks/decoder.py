@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from wavecomp.codes import Codes
 from wavecomp.modules import Module
-from wavecomp.networks.attention import Memory, Past, Window, check_base, head_angles, log_of_support, window_mask
+from wavecomp.networks.attention import (
+    Memory,
+    Past,
+    Reading,
+    Window,
+    check_base,
+    head_angles,
+    log_of_support,
+    window_mask,
+)
 from wavecomp.networks.flex import Backend, check_backend, memory_blocks, window_blocks
 from wavecomp.networks.transformer import ShortConvolution, TransformerBlock, run_blocks
 from wavecomp.positions import Rotary
@@ -161,7 +170,7 @@ class LocalDecoder(Module):
         memory = Memory(
             values=codes.values,
             rotary=self.angles(codes.position),
-            masks=self._memory_masks(codes, start, length),
+            readings=self._readings(codes, start, length),
             log_support=log_of_support(codes.support) if self.support_bias else None,
             seen=codes.seen(place) if self.count_scale else None,
         )
@@ -205,9 +214,9 @@ class LocalDecoder(Module):
         recent = recent[:, recent.shape[1] - self.before :]
         return self.norm(x), DecoderState(state.place + len(place), recent, tuple(layers))
 
-    def _memory_masks(self, codes: Codes, start: int, length: int) -> list[Tensor] | BlockMask:
+    def _readings(self, codes: Codes, start: int, length: int) -> list[Reading] | BlockMask:
         if self.backend == "sdpa":
-            return memory_masks(codes, start, length)
+            return readings(codes, start, length)
         place = start + torch.arange(length, device=codes.values.device)
         return memory_blocks(place, end=codes.end, until=codes.until, mask=codes.mask)
 
@@ -223,14 +232,15 @@ class LocalDecoder(Module):
         return ((key <= query) & (query - key < self.window))[None, None]
 
 
-def memory_masks(codes: Codes, start: int, length: int, *, rows: int = 1024) -> list[Tensor]:
-    """Which codes the places from ``start`` on may read, in blocks of ``rows``.
+def readings(codes: Codes, start: int, length: int, *, block: int = 1024) -> list[Reading]:
+    """Which codes the places from ``start`` on may read, a block of them after another.
 
-    What a block may read is a prefix of the codes, so half of what a mask of all places and slots would hold.
+    No block looks at codes that come after it, nor at finer ones that coarser ones stood in for before it.
     """
-    masks = []
-    for first in range(start, start + length, rows):
-        last = min(first + rows, start + length) - 1
+    found = []
+    for first in range(start, start + length, block):
+        last = min(first + block, start + length) - 1
         place = torch.arange(first, last + 1, device=codes.values.device)
-        masks.append(codes.visible(place, codes.slots_before(last)))
-    return masks or [codes.visible(torch.arange(0, device=codes.values.device))]
+        slots = codes.slots_for(first, last)
+        found.append(Reading(codes.visible(place, slots), slots if isinstance(slots, Tensor) else None))
+    return found or [Reading(codes.visible(torch.arange(0, device=codes.values.device)))]

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wavecomp.codes import NEVER, Codes
+from wavecomp.codes import Codes
 from wavecomp.networks.decoder import DecoderState, LocalDecoder
 from wavecomp.networks.memory import CodeMemory
 from wavecomp.networks.streaming import StreamingEncoder
+from wavecomp.pace import NEVER
 from wavecomp.records import check_lengths
 
 

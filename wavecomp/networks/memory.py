@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wavecomp.codes import NEVER, Codes, codes_first
+from wavecomp.codes import Codes, codes_first
 from wavecomp.networks.attention import MemoryAttention, join_heads, log_of_support
 from wavecomp.networks.decoder import LocalDecoder
 from wavecomp.networks.growing import Growing
+from wavecomp.pace import NEVER
 from wavecomp.positions import Rotary
 
 ROWS = 8

@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from wavecomp.codes import NEVER, Codes
+from wavecomp.codes import Codes
+from wavecomp.pace import NEVER
 from wavecomp.plots.arguments import array, check_number, check_tokens, check_type
 from wavecomp.plots.style import COLOURS, axes_or_new, describe, whole_numbers
 
@@ -58,7 +59,7 @@ def plot_kept_codes(
 def _counts(codes: Codes, stage: int, row: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
     """Codes that came at each end of a chunk, and from where to where the chunks go, in tokens."""
     end, mask, chunk = (array(field[row]) for field in (codes.end, codes.mask, codes.chunk))
-    span = codes.pace[stage][0] if codes.pace else 0
+    span = codes.pace[stage].span if codes.pace else 0
     if len(codes.pace) > 1:
         mine = (end == (chunk + 1) * span) | ((end == NEVER) & (chunk == tokens // span))
         end, mask = end[mine], mask[mine]

@@ -161,7 +161,8 @@ def gather_codes(codes: Codes, *, each: int, total: int, group: dist.ProcessGrou
     packed = _gathered(codes.values.gather(1, order[..., None].expand(-1, -1, codes.values.shape[-1])), most, group)
     place = (mask.cumsum(-1) - 1).clamp(min=0)[..., None].expand(*mask.shape, packed.shape[-1])
     fields["values"] = torch.where(mask[..., None], packed.gather(2, place), 0)
-    return codes.replace(**{name: x.transpose(0, 1).flatten(1, 2)[:, :total] for name, x in fields.items()}, first=0)
+    together = {name: x.transpose(0, 1).flatten(1, 2)[:, :total] for name, x in fields.items()}
+    return codes.replace(**together, pace=codes.pace, first=0)
 
 
 def _gathered(x: Tensor, slots: int, group: dist.ProcessGroup | None) -> Tensor:
