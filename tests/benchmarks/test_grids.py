@@ -148,7 +148,7 @@ def test_names_of_members_stay_what_they_were():
     assert {"copy-4-0-lowpass+channel", "text-4-2-mean", "rate-8-1-partial+channel", "recall-8-0-none"} <= names
     assert "text-8-0-window" in names and "copy-8-0-map-reduce" in names and "text-4-0-window" in names
     assert {name for name in names if name.startswith("text-16k-4")} == {
-        f"text-16k-4-{seed}-{name}" for seed in range(3) for name in (quality.OURS, "window")
+        f"text-16k-4-{seed}-{name}" for seed in range(3) for name in (quality.OURS, quality.STACKED, "window")
     }
     assert {"text-8-0-Shrinkage", "mixed-8-2-DyadicLeaves"} <= ratio.members(Options(source="any")).keys()
 
@@ -177,16 +177,17 @@ def test_map_reduce_has_as_many_blocks_and_no_code_reads_another(task):
 
 
 @pytest.mark.parametrize("target", quality.RATIOS["text"])
-def test_the_window_has_as_many_parameters_as_ours_and_no_codes(target):
-    ours = tasks.model_of("text", quality.compressors(target)[quality.OURS])
+def test_the_window_has_as_many_parameters_as_stacked_and_no_codes(target):
+    stacked = quality.model_of("text", quality.STACKED, target)
+    assert stacked.body.spans == (tasks.CHUNK, target * tasks.CHUNK)
     window = quality.window_model(target)
-    assert tasks.parameters(window) == pytest.approx(tasks.parameters(ours), rel=0.005)
+    assert tasks.parameters(window) == pytest.approx(tasks.parameters(stacked), rel=0.005)
     tokens = torch.randint(256, (1, 200))
     torch.testing.assert_close(window(tokens), window(tokens, codes="hidden"))
     assert float(window.context(tokens).mask.sum()) == 0
 
 
-def test_the_window_is_trained_beside_ours_for_as_many_steps_and_for_as_long(monkeypatch):
+def test_the_window_is_trained_beside_stacked_for_as_many_steps_and_for_as_long(monkeypatch):
     trained = []
 
     def train(task, make, *, seed, steps, source):
@@ -195,7 +196,7 @@ def test_the_window_is_trained_beside_ours_for_as_many_steps_and_for_as_long(mon
 
     monkeypatch.setattr(tasks, "trained", train)
     monkeypatch.setattr(quality, "step_of", lambda model: lambda tokens: None)
-    times = {quality.OURS: [3.0, 4.0], "window": [2.0, 2.0]}
+    times = {quality.STACKED: [3.0, 4.0], "window": [2.0, 2.0]}
     monkeypatch.setattr(quality.measure, "interleaved", lambda calls, repeats: times)
     entry = quality.members(Options())["text-8-0-window"]()
     assert sorted(trained) == [("WindowModel", 400), ("WindowModel", 700)]

@@ -26,12 +26,20 @@ def quickstart() -> wc.ChunkReduceLM:
 
 
 def two_stages() -> wc.ChunkReduceLM:
-    """The same with a second stage: a quarter of the codes for what lies further back than 256 tokens."""
-    model: Any = quickstart()
+    """The same with a second stage."""
+    return with_second_stage(quickstart(), blocks=1)
+
+
+def with_second_stage(model: Any, *, blocks: int) -> wc.ChunkReduceLM:
+    """A model of one stage with a second one: a quarter of the codes for what lies further back.
+
+    Args:
+        blocks: of its encoder, through which 32 codes of the first stage go.
+    """
     dim = model.decoder.dim
     second = wc.ChunkNetwork(
         chunk_length=32,
-        encoder=wc.TransformerEncoder(dim=dim, heads=4, layers=1),
+        encoder=wc.TransformerEncoder(dim=dim, heads=4, layers=blocks),
         compressor=makers.wavelet(wc.DWT1d("haar", level=2), wc.KeepLowpass(8), dim=dim),
     )
     model.body = wc.ChunkReduce(

@@ -1,12 +1,13 @@
 """``quality``: every compressor at equal kept codes and equal steps, where codes matter.
 
 Each member of the grid (task, ratio, seed, compressor) trains one small model; the tasks are those of
-:mod:`wavecomp.benchmarks.tasks`. Two members are another model altogether, floors to stand on:
+:mod:`wavecomp.benchmarks.tasks`. Three members are another model altogether, the last two floors to stand on:
 
-map-reduce   each chunk is encoded alone and pooled to as many codes; no code reads another. Its blocks are as many.
-window       on ``text`` and ``text-16k``, the same in rows of 16,384 bytes: no codes, but a Transformer with as many
-             parameters that looks back as far per block as the decoder of the others. Trained for as many steps, and
-             anew for as many as take as long as ours.
+stacked      on ``text`` and ``text-16k``, the same in rows of 16,384 bytes: two stages, and all blocks in the decoder.
+window       beside it, with as many parameters: no codes, but a Transformer that looks back as far per block as the
+             decoder of the others. Trained for as many steps, and anew for as many as take as long as stacked.
+map-reduce   each chunk is encoded alone and pooled to as many codes; no code reads another. Its blocks are as many as
+             those of the compressors.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ RATIOS = {
     "text": (4, 8),
     "text-16k": (4, 8),
 }
-OURS, MAP_REDUCE, WINDOW = "lowpass+channel", "map-reduce", "window"
+OURS, STACKED, MAP_REDUCE, WINDOW = "lowpass+channel", "stacked", "map-reduce", "window"
 LEADING = (OURS, "lowpass", "partial+channel", "mean", "strided", "wide-strided", "dct", "random-k+channel")
 ADAPTIVE = ("partial+channel", "leaves+channel", "shrinkage+channel")  # what could gain where a sentence says nothing
 EVERYTHING_AT = 8  # the ratio that all are tried at; at the others those that lead, or are claimed to be behind
@@ -130,17 +131,19 @@ def compressors(ratio: int) -> dict[str, Maker]:
 
 
 def model_of(task: str, name: str, ratio: int) -> nn.Module:
-    """The model of a task around a compressor, or the floor without a second network."""
+    """The model of a task around a compressor, the one for long texts, or the floor without a second network."""
+    if name == STACKED:
+        return tasks.stacked(compressors(ratio)[OURS]())
     if name != MAP_REDUCE:
         return tasks.model_of(task, compressors(ratio)[name])
     return tasks.model_of(task, compressors(ratio)["mean"], before=sum(tasks.around(task).values()), after=0)
 
 
 def window_model(ratio: int) -> WindowModel:
-    """As many parameters as :data:`OURS` has at a ratio, and as far a look back per block as its decoder."""
+    """As many parameters as :data:`STACKED` has at a ratio, and as far a look back per block as its decoder."""
     make = functools.partial(WindowModel, dim=DIM, heads=HEADS, layers=9, window=CHUNK)
     with torch.device("meta"):  # nothing is drawn
-        wanted = tasks.parameters(model_of("text", OURS, ratio))
+        wanted = tasks.parameters(model_of("text", STACKED, ratio))
         least, next_one = (tasks.parameters(make(hidden=hidden)) for hidden in (1, 2))
     return make(hidden=1 + round((wanted - least) / (next_one - least)))
 
@@ -157,7 +160,7 @@ def _grid(small: bool) -> Iterator[tuple[str, int, int, str]]:
                 names += [MAP_REDUCE]
             else:
                 names = [name for name in names if name in LEADING]
-            names += [WINDOW] * task.startswith("text")
+            names += [STACKED, WINDOW] * task.startswith("text")
             for name in names:
                 yield task, ratio, seed, name
 
@@ -169,16 +172,16 @@ def _member(task: str, name: str, ratio: int, seed: int, steps: int, source: str
 
 
 def _window(task: str, name: str, ratio: int, seed: int, steps: int, source: str | None) -> Run:
-    """The window beside ours: steps of both are timed by turns, then it is trained for as many and for as long."""
-    ours = functools.partial(model_of, task, OURS, ratio)
+    """The window beside stacked: steps of both are timed by turns, then it is trained for as many and for as long."""
+    stacked = functools.partial(model_of, task, STACKED, ratio)
     device = measure.device()
     rows, length = (1, tasks.LONG_TEXT) if task == "text-16k" else (tasks.ROWS, tasks.TEXT_LENGTH)
     tokens = random_bytes(rows, length, device)
     window = functools.partial(window_model, ratio)
-    models = {OURS: ours().to(device), name: window().to(device)}
+    models = {STACKED: stacked().to(device), name: window().to(device)}
     calls = {key: functools.partial(step_of(model), tokens) for key, model in models.items()}
     seconds = measure.interleaved(calls, PAIRS)
-    as_long = max(1, round(steps * measure.ratio(seconds[OURS], seconds[name])))
+    as_long = max(1, round(steps * measure.ratio(seconds[STACKED], seconds[name])))
     train = functools.partial(tasks.trained, task, seed=seed, source=source)
     return {
         "task": task,

@@ -19,7 +19,7 @@ import wavecomp as wc
 from wavecomp.benchmarks.makers import Maker
 from wavecomp.benchmarks.measure import Run
 from wavecomp.benchmarks.mixed import MixedTextDataModule
-from wavecomp.benchmarks.models import byte_model, chunk_reduce
+from wavecomp.benchmarks.models import byte_model, chunk_reduce, with_second_stage
 from wavecomp.training import (
     AutoencoderModule,
     CompressionModule,
@@ -113,6 +113,18 @@ def language_model(compressor: wc.Compressor, **parts: Any) -> wc.ChunkReduceLM:
     """
     parts = {**around("text"), "layers": 6, "memory_layers": [2, 5], **parts}
     return byte_model(compressor, dim=DIM, heads=HEADS, chunk=CHUNK, **parts)
+
+
+def stacked(compressor: wc.Compressor) -> wc.ChunkReduceLM:
+    """A language model for long texts: two stages, and all blocks in the decoder, of which the last reads codes.
+
+    Its Chunk-Networks are wavelets of what they are given, and no code reads another: as long as codes tell little,
+    parameters are worth most where each byte goes through them, and reading codes costs most of the time. In a trial
+    of one seed at ratio 8 it was 0.05 bits per byte ahead of :func:`language_model` on text; one block of the eight
+    before the codes instead cost 0.02.
+    """
+    model = language_model(compressor, before=0, after=0, layers=8, memory_layers=[7])
+    return with_second_stage(model, blocks=0)
 
 
 def autoencoder(compressor: wc.Compressor, **parts: Any) -> wc.ChunkReduceAutoencoder:
