@@ -1,7 +1,8 @@
-"""``step``: training steps (forward, backward, AdamW) of four models with equally many parameters, context by context.
+"""``step``: training steps (forward, backward, AdamW) of five models with equally many parameters, context by context.
 
 wavelet   the hierarchy: wavelet codes of chunks of 64 at ratio 8, one of the decoder's layers reads them
-mean      the same with means in place of wavelets
+stacked   the same in two stages: a quarter of the codes for what lies further back than 256 bytes
+mean      that of one stage with means in place of wavelets
 window    a Transformer that looks back 64 bytes per layer
 flat      a Transformer that looks back over everything
 
@@ -23,7 +24,7 @@ import wavecomp as wc
 from wavecomp.allocator import keep_freed_memory
 from wavecomp.benchmarks import makers, measure
 from wavecomp.benchmarks.measure import Options, Run
-from wavecomp.benchmarks.models import FlatModel, WindowModel, byte_model, random_bytes, step_of
+from wavecomp.benchmarks.models import FlatModel, WindowModel, byte_model, random_bytes, step_of, with_second_stage
 from wavecomp.benchmarks.tables import markdown, span
 from wavecomp.networks.flex import Backend
 from wavecomp.networks.transformer import FeedForward
@@ -121,9 +122,14 @@ def models_on(device: torch.device) -> dict[str, Callable[[], nn.Module]]:
     """Name to maker; on a GPU with FlexAttention where there are masks."""
     backend: Backend = "flex" if device.type == "cuda" else "sdpa"
 
-    def wavelet() -> nn.Module:
-        compressor = makers.wavelet(wc.DWT1d("haar", level=LEVEL), wc.KeepLowpass(COUNT), dim=DIM)
-        return _hierarchy(compressor, backend)
+    def lowpass() -> wc.Compressor:
+        return makers.wavelet(wc.DWT1d("haar", level=LEVEL), wc.KeepLowpass(COUNT), dim=DIM)
+
+    def stacked() -> nn.Module:
+        model: Any = with_second_stage(_hierarchy(lowpass(), backend, after=1), blocks=1)
+        for block in model.body.chunk_networks[1].encoder.blocks:  # as many parameters fewer as its channel has
+            block.feed_forward = FeedForward(dim=DIM, hidden=144)
+        return model
 
     def mean() -> nn.Module:
         compressor = wc.MeanPoolCompressor(count=COUNT, encoding=wc.PositionFrequencyEncoding(DIM))
@@ -133,7 +139,8 @@ def models_on(device: torch.device) -> dict[str, Callable[[], nn.Module]]:
         return model
 
     return {
-        "wavelet": wavelet,
+        "wavelet": lambda: _hierarchy(lowpass(), backend),
+        "stacked": stacked,
         "mean": mean,
         "window": lambda: WindowModel(dim=DIM, heads=HEADS, layers=8, window=CHUNK, backend=backend),
         # as many blocks as the hierarchy has, a little wider: fewer than eight cost less at long contexts
@@ -141,9 +148,9 @@ def models_on(device: torch.device) -> dict[str, Callable[[], nn.Module]]:
     }
 
 
-def _hierarchy(compressor: wc.Compressor, backend: Backend) -> wc.ChunkReduceLM:
+def _hierarchy(compressor: wc.Compressor, backend: Backend, *, after: int = 2) -> wc.ChunkReduceLM:
     # what reads the codes costs codes x length: one layer does
-    size: dict[str, Any] = {"dim": DIM, "heads": HEADS, "chunk": CHUNK, "before": 2, "after": 2, "layers": 3}
+    size: dict[str, Any] = {"dim": DIM, "heads": HEADS, "chunk": CHUNK, "before": 2, "after": after, "layers": 3}
     return byte_model(compressor, **size, memory_layers=[1], backend=backend)
 
 
