@@ -68,7 +68,8 @@ def table(runs: Sequence[Run]) -> str:
         "language model's); the mean over seeds ± the furthest of them. Gain: what text costs more with the codes "
         f"hidden. Models are {DIM} wide, chunks {CHUNK} long; "
         + ", ".join(f"{task} {steps}" for task, steps in STEPS.items())
-        + f" steps of {tasks.ROWS} rows, text-16k of one of {tasks.LONG_TEXT:,} bytes."
+        + f" steps of {tasks.ROWS} rows, text-16k of one of {tasks.LONG_TEXT:,} bytes. Stacked is a model of two "
+        "stages; the window has as many parameters as that, and at equal time as long to train."
     ]
     for ratio in sorted({entry["asked"] for entry in runs}):
         mine = [entry for entry in runs if entry["asked"] == ratio]

@@ -32,7 +32,7 @@ def run(arguments: Namespace) -> None:
     sizes = [size_of(path) for path in paths]
     if output.exists() and any(output.samefile(path) for path in paths):
         raise ValueError(f"output {output} is one of the files to read; give another")
-    check_output(output)
+    check_replaceable(output)
     model = byte_model(arguments.checkpoint)
     began = time.perf_counter()
     with torch.inference_mode(), CodesWriter(output, model) as writer:
@@ -58,7 +58,7 @@ def run(arguments: Namespace) -> None:
             sys.stdout.write(f"chunk_networks[{stage}] reads chunks of {span:,} bytes: it made no codes\n")
 
 
-def check_output(path: Path) -> None:
+def check_replaceable(path: Path) -> None:
     """Raise ``ValueError`` for a file that is there and holds anything but codes, such as a checkpoint."""
     if path.is_file():
         try:
