@@ -134,11 +134,12 @@ class Codes(Record):
         return compression_ratio(self.tokens.sum(), self.mask.sum())
 
     def replace(self, **changes: Any) -> Codes:
-        """A copy with some fields changed; with another mask it is no longer known to be dense, and with another
-        ``until`` all codes may stay."""
+        """A copy with some fields changed; what was known without looking is not where these may contradict it."""
         known: dict[str, Any] = {"dense": False, "prefix": False} if "mask" in changes else {}
         if "until" in changes:
             known["pace"] = tuple(pace._replace(stay=NEVER) for pace in self.pace)
+        if "end" in changes:
+            known["pace"] = ()
         return super().replace(**known | changes)
 
     def visible(self, token: Tensor, slots: int | Tensor | None = None) -> Tensor:

@@ -101,6 +101,7 @@ def test_codes_that_are_not_as_they_were_made_are_all_looked_at():
     # 7 chunks of the first stage end at 288 to 384, and all 12 of the second are seen
     assert isinstance(few, torch.Tensor) and len(few) == (7 + 12) * 4 < whole
     assert codes.replace(until=torch.full_like(codes.until, NEVER)).slots_for(300, 384) == whole
+    assert codes.replace(end=codes.end.flip(1)).slots_for(0, 16) == whole > codes.slots_for(0, 16)
     assert codes.part(10, whole).slots_for(300, 384) == whole - 10
     assert codes.part(0, 50).slots_for(300, 384) == 50
 
