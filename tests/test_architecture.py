@@ -14,6 +14,7 @@ FLOORS = [
     "compiling",
     "modules",
     "records",
+    "pace",
     "bands",
     "wavelets",
     "codes",

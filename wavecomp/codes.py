@@ -75,6 +75,11 @@ class Codes(Record):
         "until",
     )
 
+    @classmethod
+    def restored(cls, context: Any) -> tuple[Any, ...]:
+        known = dict(zip(cls.static, super().restored(context)))
+        return tuple((known | {"pace": tuple(Pace(*pace) for pace in known["pace"])}).values())
+
     def __post_init__(self) -> None:
         if self.values.ndim != 3:
             raise ValueError(f"Codes: values has shape {tuple(self.values.shape)}, expected (batch, slots, dim)")
@@ -134,7 +139,11 @@ class Codes(Record):
         return compression_ratio(self.tokens.sum(), self.mask.sum())
 
     def replace(self, **changes: Any) -> Codes:
-        """A copy with some fields changed; what was known without looking is not where these may contradict it."""
+        """A copy with some fields changed.
+
+        What was known without looking is forgotten, unless it is given: with another ``mask`` ``dense`` and ``prefix``,
+        with another ``until`` how long codes stay, with another ``end`` all of ``pace``.
+        """
         known: dict[str, Any] = {"dense": False, "prefix": False} if "mask" in changes else {}
         if "until" in changes:
             known["pace"] = tuple(pace._replace(stay=NEVER) for pace in self.pace)
@@ -267,8 +276,12 @@ class Codes(Record):
 
     @staticmethod
     def join(parts: Sequence[Codes]) -> Codes:
-        """Codes one after another in one sequence; ``tokens``, losses and statistics are those of the last part."""
-        paces = {codes.pace for codes in parts if codes.values.shape[1]} or {parts[-1].pace}
+        """Codes one after another in one sequence; ``tokens``, losses and statistics are those of the last part.
+
+        Each part begins where the one before it ended.
+        """
+        filled = [codes for codes in parts if codes.values.shape[1]] or list(parts)
+        paces = {codes.pace for codes in filled}
         return parts[-1].replace(
             **{
                 name: torch.cat([getattr(codes, name) for codes in parts], dim=1)
@@ -276,7 +289,7 @@ class Codes(Record):
             },
             dense=all(codes.dense for codes in parts),
             pace=paces.pop() if len(paces) == 1 else (),
-            first=parts[0].first,
+            first=filled[0].first,
         )
 
     @staticmethod
@@ -288,7 +301,8 @@ class Codes(Record):
         order = joined.end.argsort(dim=1, stable=True)
         known = all(codes.pace for codes in stages)
         pace = tuple(pace for codes in stages for pace in codes.pace) if known else ()
-        return joined._per_slot(lambda x: _taken(x, order)).replace(pace=pace, first=0)
+        first = sum(codes.first for codes in stages)
+        return joined._per_slot(lambda x: _taken(x, order)).replace(pace=pace, first=first)
 
     def _per_slot(self, change: Callable[[Tensor], Tensor]) -> Codes:
         fields = {name: change(getattr(self, name)) for name in ("values", *self.per_slot)}

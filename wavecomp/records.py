@@ -41,7 +41,7 @@ def record(cls: type[T]) -> type[T]:
         unflatten,
         serialized_type_name=f"wavecomp.{cls.__name__}",
         to_dumpable_context=lambda context: context,
-        from_dumpable_context=_tuples,  # a program that was exported and saved has been JSON, which knows lists only
+        from_dumpable_context=cls.restored,
     )
     return cls
 
@@ -59,6 +59,11 @@ class Record:
 
     static: ClassVar[tuple[str, ...]] = ()
     measures: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def restored(cls, context: Any) -> tuple[Any, ...]:
+        """Static fields of a program that was exported and saved: they have been JSON, which knows lists only."""
+        return _tuples(context)
 
     def __repr__(self) -> str:
         """Each field, and of tensors the shapes: thousands of numbers tell nobody anything."""

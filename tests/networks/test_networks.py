@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import wavecomp as wc
-from wavecomp.networks.attention import Memory, MemoryAttention, head_angles, window_attention, window_mask
+from wavecomp.networks.attention import Memory, MemoryAttention, Reading, head_angles, window_attention, window_mask
 
 
 @pytest.mark.parametrize("length, window", [(1, 4), (4, 4), (13, 4), (16, 4), (37, 8), (5, None)])
@@ -42,12 +42,14 @@ def test_attention_to_codes_sees_distances_at_token_resolution():
     place, position, mask = torch.arange(5) + 40, torch.tensor([[3.5, 11.5, 19.5]]), torch.ones(1, 5, 3) > 0
 
     def out(move_tokens, move_codes):
-        memory = Memory(values, head_angles(position + move_codes, zoo.DIM, 2), [mask])
+        memory = Memory(values, head_angles(position + move_codes, zoo.DIM, 2), [Reading(mask)])
         return attention(x, memory, head_angles(place + move_tokens, zoo.DIM, 2))
 
     torch.testing.assert_close(out(7, 7), out(0, 0), rtol=0, atol=1e-5)
     assert (out(0, 1) - out(0, 0)).abs().max() > 1e-3
-    hidden = attention(x, Memory(values, head_angles(position, zoo.DIM, 2), [~mask]), head_angles(place, zoo.DIM, 2))
+    hidden = attention(
+        x, Memory(values, head_angles(position, zoo.DIM, 2), [Reading(~mask)]), head_angles(place, zoo.DIM, 2)
+    )
     torch.testing.assert_close(hidden, hidden[:, :1].expand(-1, 5, -1))  # nothing but the sink is left
 
 

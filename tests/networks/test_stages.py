@@ -287,6 +287,24 @@ def test_codes_of_a_stream_are_read_as_those_of_the_whole(block):
     torch.testing.assert_close(language_model(tokens, codes=codes), language_model(tokens))
 
 
+@pytest.mark.parametrize("keep", ["all", "last"])
+@pytest.mark.parametrize("lengths", [(16,), (16, 8)])
+def test_codes_of_the_end_of_a_stream_are_read_as_those_that_they_are(keep, lengths, monkeypatch):
+    """Of a second piece, of pieces without codes, and of a stream that begins later."""
+    language_model = model(lengths, keep=keep).eval()
+    tokens = torch.randint(256, (1, 400))
+    monkeypatch.setattr(decoder, "readings", lambda *given: readings(*given, block=64))
+    encoder = wc.StreamingEncoder(language_model, block=16)
+    encoder.feed(tokens[:, :128])
+    further = encoder.feed(tokens[:, 128:])
+    later = wc.StreamingEncoder(language_model, start=128)
+    pieces = wc.Codes.join([later.feed(piece) for piece in tokens[:, 128:].split([5, 67, 200], dim=1)])
+    for codes in (further, pieces, wc.StreamingEncoder(language_model, start=128).feed(tokens[:, 128:])):
+        all_looked_at = codes.replace(pace=())
+        logits = language_model(tokens[:, 128:], codes=codes, start=128)
+        torch.testing.assert_close(logits, language_model(tokens[:, 128:], codes=all_looked_at, start=128))
+
+
 CAUSAL = {
     "GRU": lambda: wc.SequenceAdapter(nn.GRU(zoo.DIM, zoo.DIM, batch_first=True)),
     "Conv1d": lambda: wc.SequenceAdapter(

@@ -89,7 +89,9 @@ def test_the_sink_counts_as_one_token():
         torch.nn.init.zeros_(parameter)  # all scores are equal, and only the sink holds something
     torch.nn.init.ones_(attention.sink[1].detach())
     place = head_angles(torch.arange(2), zoo.DIM, 2)
-    memory = Memory(torch.randn(1, 2, zoo.DIM), place, [torch.ones(1, 2, 2) > 0], torch.tensor([[1.0, 3.0]]).log())
+    memory = Memory(
+        torch.randn(1, 2, zoo.DIM), place, [Reading(torch.ones(1, 2, 2) > 0)], torch.tensor([[1.0, 3.0]]).log()
+    )
     out = attention(torch.randn(1, 2, zoo.DIM), memory, place)
     torch.testing.assert_close(out, torch.full_like(out, 1 / (1 + 1 + 3)))
 

@@ -235,7 +235,8 @@ class LocalDecoder(Module):
 def readings(codes: Codes, start: int, length: int, *, block: int = 1024) -> list[Reading]:
     """Which codes the places from ``start`` on may read, a block of them after another.
 
-    No block looks at codes that come after it, nor at finer ones that coarser ones stood in for before it.
+    Where the pace of the codes is known no block looks at codes that come after it, nor, from the beginning of a text
+    on, at finer ones that coarser ones stood in for before it.
     """
     found = []
     for first in range(start, start + length, block):
