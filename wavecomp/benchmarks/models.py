@@ -36,10 +36,10 @@ def with_second_stage(model: Any, *, blocks: int) -> wc.ChunkReduceLM:
     Args:
         blocks: of its encoder, through which 32 codes of the first stage go.
     """
-    dim = model.decoder.dim
+    dim, heads = model.decoder.dim, model.decoder.heads
     second = wc.ChunkNetwork(
         chunk_length=32,
-        encoder=wc.TransformerEncoder(dim=dim, heads=4, layers=blocks),
+        encoder=wc.TransformerEncoder(dim=dim, heads=heads, layers=blocks),
         compressor=makers.wavelet(wc.DWT1d("haar", level=2), wc.KeepLowpass(8), dim=dim),
     )
     model.body = wc.ChunkReduce(

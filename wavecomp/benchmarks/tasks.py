@@ -121,7 +121,7 @@ def stacked(compressor: wc.Compressor) -> wc.ChunkReduceLM:
     Its Chunk-Networks are wavelets of what they are given, and no code reads another: as long as codes tell little,
     parameters are worth most where each byte goes through them. In a trial of one seed at ratio 8 it was 0.04 bits per
     byte ahead of :func:`language_model` on text. An eighth block was worth 0.01 more, 0.02 in rows of 16,384 bytes, and
-    a tenth of the time.
+    cost a tenth more time.
     """
     model = language_model(compressor, before=0, after=0, layers=7, memory_layers=[6])
     return with_second_stage(model, blocks=0)
