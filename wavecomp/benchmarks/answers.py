@@ -17,6 +17,7 @@ from wavecomp.benchmarks import grid
 from wavecomp.benchmarks.measure import Run, device
 from wavecomp.benchmarks.results import run_name
 from wavecomp.benchmarks.tables import markdown
+from wavecomp.benchmarks.targets import Target, where
 from wavecomp.files import CONFIG, fingerprint, load
 from wavecomp.training import PasskeyDataModule, RulerDataModule, SampleDataModule, SortDataModule
 from wavecomp.training.data import by_count, effective_length, passkey_match, prompt_and_references, string_match
@@ -116,6 +117,30 @@ def table(runs: Sequence[Run]) -> str:
             *_ruler_table([entry for entry in found if entry["task"] in TASKS]),
         ]
     )
+
+
+def targets() -> list[Target]:
+    """All passkeys, and sorting beyond those who know two distributions."""
+    found = [
+        Target(f"passkeys given back in {length:,} bytes", 1.0, functools.partial(_found, length), form=".1%")
+        for length in PASSKEY
+    ]
+    for length in SORT:
+        what = f"{length:,} symbols sorted: right beyond who knows the true p0 + p1"
+        found.append(Target(what, 0.0, functools.partial(_beyond_true, length), form=".1%"))
+    return found
+
+
+def _found(length: int, runs: Sequence[Run]) -> list[float]:
+    """The share at all depths together."""
+    scores = [each for entry in where(runs, what="answers", task="passkey", length=length) for each in entry["scores"]]
+    return [statistics.mean(scores)] if scores else []
+
+
+def _beyond_true(length: int, runs: Sequence[Run]) -> list[float]:
+    told = where(runs, what="simulated", task="sort", length=length)
+    made = where(runs, what="answers", task="sort", length=length)
+    return [statistics.mean(own["scores"]) - other["scores"]["the true p0 + p1"] for own, other in zip(made, told)]
 
 
 def _passkey_table(runs: Sequence[Run]) -> list[str]:

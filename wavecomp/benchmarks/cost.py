@@ -21,6 +21,7 @@ from wavecomp.benchmarks import makers, measure
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.models import quickstart, random_bytes, step_of
 from wavecomp.benchmarks.tables import markdown, span
+from wavecomp.benchmarks.targets import Target
 from wavecomp.networks.embedding import embed_tokens
 
 ROWS, LENGTH = 12, 1024  # as the recipe has them
@@ -44,20 +45,43 @@ def run(options: Options) -> list[Run]:
 
 def table(runs: Sequence[Run]) -> str:
     """Milliseconds of a step and the share of it that the compressor takes, by both ways."""
-    (least,) = (entry["seconds"] for entry in runs if entry["compressor"] == STRIDE)
+    shares = _shares(runs)
     rows = []
     for entry in runs:
-        full, alone = entry["seconds"], entry["alone"]
-        shares: list[list[float]] = [[], []]
-        if alone is not None:
-            shares = [[part / whole for part, whole in zip(alone, full)], [1 - s / f for s, f in zip(least, full)]]
-        rows.append([entry["compressor"], f"{1e3 * statistics.median(full):,.1f}", *map(_told, shares)])
+        step = f"{1e3 * statistics.median(entry['seconds']):,.1f}"
+        rows.append([entry["compressor"], step, *map(_told, shares.get(entry["compressor"], ([], [])))])
     note = (
         "Training steps of the quickstart's model with each compressor, and with a stride in its place that does no "
         "more than hand on as many values. The share of a step that the compressor's own forward and backward pass "
         "takes, and by how much the step with the stride is shorter: the median and all of the repetitions' pairs."
     )
     return f"{note}\n\n{markdown(['compressor', 'step, ms', 'share, alone', 'share, by difference'], rows)}"
+
+
+def targets() -> list[Target]:
+    """The share of a step, by the way that finds the larger one."""
+    return [
+        Target(f"{name}: share of a training step", 0.15, functools.partial(_larger, name), at_most=True, form=".1%")
+        for name in ("haar, as in quickstart", "PartialSynthesis", "DyadicLeaves", "Shrinkage")
+    ]
+
+
+def _larger(name: str, runs: Sequence[Run]) -> list[float]:
+    shares = _shares(runs)
+    return [max(map(statistics.median, shares[name]))] if name in shares else []
+
+
+def _shares(runs: Sequence[Run]) -> dict[str, tuple[list[float], list[float]]]:
+    """Of each compressor but the stride: alone, and by difference, one of each repetition."""
+    least = [seconds for entry in runs if entry["compressor"] == STRIDE for seconds in entry["seconds"]]
+    return {
+        entry["compressor"]: (
+            [part / whole for part, whole in zip(entry["alone"], entry["seconds"])],
+            [1 - stride / whole for stride, whole in zip(least, entry["seconds"])],
+        )
+        for entry in runs
+        if entry["alone"] is not None
+    }
 
 
 def _told(shares: Sequence[float]) -> str:

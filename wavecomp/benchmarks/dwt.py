@@ -6,6 +6,7 @@ filters, and with samples along its own last axis.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import statistics
 import warnings
@@ -23,10 +24,13 @@ from wavecomp.allocator import keep_freed_memory
 from wavecomp.benchmarks import measure
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.tables import markdown
+from wavecomp.benchmarks.targets import Target, where
 
 LEVEL = 4
 PEERS = ("ptwt", "pywt", "pytorch_wavelets", "copy")
 BOTH_WAYS = ("ptwt", "pytorch_wavelets")  # the peers that have gradients
+KEPT = ", freed memory kept"
+PASSES = {"forward": "forward", "both": "forward and backward"}
 Step = Callable[[], object]
 
 
@@ -37,23 +41,19 @@ def run(options: Options) -> list[Run]:
     """
     repeats, small = options.repeats, options.small
     device = measure.device()
-    warnings.filterwarnings("ignore", message=".*evel.*")
-    forms = ("matrix", "cascade", *(("triton",) if device.type == "cuda" else ()))
-    long = _noise((1, 2**12 if small else 2**20, 64), torch.float32, device)
     keep_freed_memory(False)  # a peak is of what is held at once; once memory was kept, it is no more
-    runs = [_memory(long), *_peaks("one piece", long, ("banded",))]
-    for chunk in (64, 128, 256):
-        x = _noise((1, 512, 64) if small else (8, 4096, 256), torch.float32, device).unflatten(1, (-1, chunk))
-        runs += _peaks("chunks", x, forms)
+    runs = [_memory(_long(small, device)), *_peaks("one piece", _long(small, device), ("banded",))]
+    for x in _chunks(small, device, torch.float32):
+        runs += _peaks("chunks", x, _forms(device))
     keep_freed_memory()
-    for dtype in (torch.float32, torch.bfloat16):
-        for chunk in (64, 128, 256):
-            x = _noise((1, 512, 64) if small else (8, 4096, 256), dtype, device).unflatten(1, (-1, chunk))
-            runs += _measured("chunks", x, forms, repeats)
+    if device.type == "cuda":
+        runs += _beside_peers("", small, repeats)
+    else:
+        runs += measure.in_fresh_process(_beside_peers, "", small, repeats)  # where glibc was told nothing
+        runs += _beside_peers(KEPT, small, repeats)
     x = _noise((1, 2048, 16) if small else (8, 4096, 256), torch.float32, device)
     for chunk in (256, 512, 1024, 2048):  # where "auto" changes over
         runs += _measured("forms", x.unflatten(1, (-1, chunk)), ("matrix", "banded"), min(repeats, 5), peers=False)
-    runs += _measured("one piece", long, ("banded",), min(repeats, 5))
     sizes = [2**10, 2**12] if small else [2**14, 2**16, 2**18, 2**20]
     runs += list(_growth(sizes, device, min(repeats, 5)))
     runs.append(_build(device, max(repeats, 30)))
@@ -81,13 +81,58 @@ def table(runs: Sequence[Run]) -> str:
     note = (
         f"A learnable db4 lattice over {LEVEL} levels; x: how many times as fast as ptwt's learnable filters, as pywt, "
         "as pytorch_wavelets with fixed ones, and as a plain copy of the input, medians of pairwise ratios. ptwt wraps "
-        "around as ours does (mode periodic) and makes up to a filter's length of coefficients more at each level. On "
-        "a CPU memory that is freed is kept for the next call, for all alike: the peers, which take more of it, gain "
-        "most."
+        "around as ours does (mode periodic) and makes up to a filter's length of coefficients more at each level. "
+        f"{KEPT.strip(', ').capitalize()}: glibc was told so (`wavecomp.allocator`), for all alike; the peers, which "
+        "take more of it, gain most."
     )
     values = [f"{entry['what']}: {entry['value']:.3g} {entry['unit']}" for entry in runs if "value" in entry]
     parts = [note, markdown(header, rows), *_memory_table(runs), *(f"{'; '.join(values)}." for _ in values[:1])]
     return "\n\n".join(parts)
+
+
+def targets() -> list[Target]:
+    """Speed beside ptwt's and a copy's, and what else a transform may take."""
+    found = []
+    for chunk, forward, both in ((64, 8.0, 6.0), (128, 8.0, 4.5), (256, 6.0, 3.0)):
+        for step, bound in (("forward", forward), ("both", both)):
+            speed = functools.partial(_speed, "chunks", [chunk], step, "matrix", "ptwt", "float32")
+            found.append(Target(f"chunks of {chunk}, {PASSES[step]}: speed, x ptwt", bound, speed))
+    for step, bound in (("forward", 4.0), ("both", 3.0)):
+        speed = functools.partial(_speed, "one piece", [2**20], step, "banded", "ptwt", "float32")
+        found.append(Target(f"one piece of 1,048,576, {PASSES[step]}: speed, x ptwt", bound, speed))
+    for name, what, bound in (
+        ("time exponent", "time grows with that power of the length, up to 1,048,576", 1.1),
+        ("training memory", "training's memory beyond tensors and gradients, x the input", 1.5),
+        ("matrix of 128, with backward", "the matrix of chunks of 128, forward and backward, ms", 5.0),
+    ):
+        found.append(Target(what, bound, functools.partial(_value, name), at_most=True))
+    for dtype, peer, step, bound in (
+        ("bfloat16", "copy", "forward", 0.6),
+        ("float32", "copy", "forward", 0.5),
+        ("float32", "ptwt", "both", 10.0),
+    ):
+        speed = functools.partial(_speed, "chunks", [64, 128, 256], step, "triton", peer, dtype)
+        what = f"GPU, chunks of up to 256, {dtype}, {PASSES[step]}: least speed, x {peer}"
+        found.append(Target(what, bound, speed, gpu=True))
+    return found
+
+
+def _speed(
+    what: str, sizes: Sequence[int], step: str, form: str, peer: str, dtype: str, runs: Sequence[Run]
+) -> list[float]:
+    """In that of a peer, the least of some lengths of what is transformed."""
+    timed = where(runs, what=what, dtype=dtype, **{"pass": step})
+    seconds = {(entry["size"][-2], entry["form"]): entry["seconds"] for entry in timed}
+    found = [
+        measure.ratio(seconds[size, peer], seconds[size, form])
+        for size in sizes
+        if (size, peer) in seconds and (size, form) in seconds
+    ]
+    return [min(found)] if len(found) == len(sizes) else []
+
+
+def _value(what: str, runs: Sequence[Run]) -> list[float]:
+    return [entry["value"] for entry in where(runs, what=what)]
 
 
 def _memory_table(runs: Sequence[Run]) -> list[str]:
@@ -105,6 +150,29 @@ def _memory_table(runs: Sequence[Run]) -> list[str]:
         "and the input's gradient, which are made within, are two of them."
     )
     return [note, markdown(["input", "dtype", "form", "peak", *BOTH_WAYS], rows)] if rows else []
+
+
+def _beside_peers(suffix: str, small: bool, repeats: int) -> list[Run]:
+    """Chunks and one piece, by turns with peers; a suffix is said of what they are."""
+    device = measure.device()
+    runs: list[Run] = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for x in _chunks(small, device, dtype):
+            runs += _measured(f"chunks{suffix}", x, _forms(device), repeats)
+    return [*runs, *_measured(f"one piece{suffix}", _long(small, device), ("banded",), min(repeats, 5))]
+
+
+def _forms(device: torch.device) -> tuple[str, ...]:
+    return ("matrix", "cascade", *(("triton",) if device.type == "cuda" else ()))
+
+
+def _chunks(small: bool, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    x = _noise((1, 512, 64) if small else (8, 4096, 256), dtype, device)
+    return [x.unflatten(1, (-1, chunk)) for chunk in (64, 128, 256)]
+
+
+def _long(small: bool, device: torch.device) -> Tensor:
+    return _noise((1, 2**12 if small else 2**20, 64), torch.float32, device)
 
 
 def _input(entry: Run) -> tuple[object, ...]:
@@ -126,6 +194,7 @@ def _peaks(what: str, x: Tensor, forms: Sequence[str]) -> Iterator[Run]:
 
 def _passes(x: Tensor, forms: Sequence[str], peers: bool) -> tuple[dict[str, Step], dict[str, Step]]:
     """Forward passes, and such with backward, of our forms and of the peers."""
+    warnings.filterwarnings("ignore", message=".*evel.*")
     grad = torch.randn_like(x)
     forward: dict[str, Step] = {"copy": lambda: x.clone()}
     both: dict[str, Step] = {}

@@ -10,11 +10,17 @@ from collections.abc import Sequence
 
 from wavecomp.benchmarks import answers, grid, reading
 from wavecomp.benchmarks.measure import Options, Run
+from wavecomp.benchmarks.targets import Target
 
 
 def members(options: Options) -> dict[str, grid.Member]:
     """Of both parts."""
     return reading.members(options.small, options.repeats) | answers.members(options.checkpoint, options.small)
+
+
+def targets() -> list[Target]:
+    """Of both parts."""
+    return [*answers.targets(), *reading.targets()]
 
 
 def table(runs: Sequence[Run]) -> str:

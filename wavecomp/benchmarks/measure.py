@@ -5,15 +5,18 @@ from __future__ import annotations
 import ctypes
 import gc
 import math
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 Run = dict[str, Any]
+T = TypeVar("T")
 
 
 class Options(NamedTuple):
@@ -87,6 +90,13 @@ def finish() -> None:
     """Wait until a GPU has done what it was told."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
+    """What a function gives in a process of its own, on as many threads: nothing was held or set there before."""
+    context, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
+    with ProcessPoolExecutor(1, context, torch.set_num_threads, (threads,)) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def _status(field: str) -> int:

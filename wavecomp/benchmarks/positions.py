@@ -20,6 +20,7 @@ import wavecomp as wc
 from wavecomp.benchmarks import grid, makers, tasks
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.tables import markdown, mean_and_spread
+from wavecomp.benchmarks.targets import Target, paired, where
 from wavecomp.benchmarks.tasks import CHUNK, DIM
 from wavecomp.training import RecallDataModule
 
@@ -35,9 +36,10 @@ ANY_LENGTH: dict[str, Any] = {
     "count_scale": True,
 }
 ROWS = 64  # of each length
+FINE, COARSE = "dyadic, full precision", "dyadic, 2 bits"
 ENCODINGS: dict[str, Callable[[], nn.Module]] = {
-    "dyadic, full precision": lambda: wc.DyadicPositionCode(DIM, chunk_length=CHUNK, bits=None, depth=3),
-    "dyadic, 2 bits": lambda: wc.DyadicPositionCode(DIM, chunk_length=CHUNK, bits=2, depth=3),
+    FINE: lambda: wc.DyadicPositionCode(DIM, chunk_length=CHUNK, bits=None, depth=3),
+    COARSE: lambda: wc.DyadicPositionCode(DIM, chunk_length=CHUNK, bits=2, depth=3),
     "additive": lambda: wc.PositionFrequencyEncoding(DIM),
     "rotary": lambda: wc.RotaryPositionFrequency(DIM),
 }
@@ -77,6 +79,26 @@ def table(runs: Sequence[Run]) -> str:
     )
     header = ["encoding", "text", *(f"recall at {times}x" for times in LONGER), "kept"]
     return f"{note}\n\n{markdown(header, rows)}"
+
+
+def targets() -> list[Target]:
+    """What coarse marks cost on text, and how far beyond training they serve."""
+    return [
+        Target(f"{COARSE}: bits of text beyond full precision", 0.01, _dearer, at_most=True, seeds=SEEDS, form=".2%"),
+        Target(f"{COARSE}: accuracy at {LONGER[-1]} times the length, of that at 1", 0.95, _kept, form=".1%"),
+    ]
+
+
+def _dearer(runs: Sequence[Run]) -> list[float]:
+    """The share by which a seed's bits are more than in full precision."""
+    coarse, fine = (where(runs, task="text", encoding=name) for name in (COARSE, FINE))
+    return [a["bits"] / b["bits"] - 1 for a, b in paired(coarse, fine)]
+
+
+def _kept(runs: Sequence[Run]) -> list[float]:
+    accuracies = [entry["accuracy"] for entry in where(runs, task="recall", encoding=COARSE)]
+    near, far = (sum(accuracy[at] for accuracy in accuracies) for at in (0, -1))
+    return [far / near] if accuracies else []
 
 
 def _member(task: str, name: str, seed: int, steps: int, source: str | None) -> Run:

@@ -26,13 +26,14 @@ from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.mixed import MixedTextDataModule
 from wavecomp.benchmarks.models import byte_model
 from wavecomp.benchmarks.tables import markdown, mean_and_spread
+from wavecomp.benchmarks.targets import Target, where
 from wavecomp.report.figure import Drawing
 from wavecomp.training import LanguageModelModule, TextDataModule
 from wavecomp.training.brief import seed_everything, train
 from wavecomp.training.data.text import PYTHON_STDLIB
 
 DIM, CHUNK, LEVEL, LENGTH, BATCH = 64, 128, 7, 256, 32  # many short rows: a few long ones differ more from the next
-TARGETS = (4.0, 8.0, 16.0)
+ASKED = (4.0, 8.0, 16.0)
 SEEDS = 3
 EXTREMES = (2.0, 32.0)  # for one compressor
 VALIDATION = 1280  # rows: all of the validation share of a few megabytes, since the ratio of single rows differs much
@@ -50,7 +51,7 @@ COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
 
 def members(options: Options) -> dict[str, grid.Member]:
     """By compressor, target and seed, on text; on text with a sentence in between as well where a source is given."""
-    steps, seeds, targets = (20, 1, (8.0,)) if options.small else (400, SEEDS, TARGETS)
+    steps, seeds, targets = (20, 1, (8.0,)) if options.small else (400, SEEDS, ASKED)
     text: dict[str, Any] = {"source": options.source, "steps": steps, "validation": 64 if options.small else VALIDATION}
     found: dict[str, grid.Member] = {}
     for seed, name in itertools.product(range(seeds), COMPRESSORS):
@@ -90,6 +91,35 @@ def _table(runs: Sequence[Run]) -> str:
     ratios = [word for key in ("held", "trained", "calibrated") for word in (key, "worst")]
     header = ["what", "compressor", "asked", *ratios, "unseen", "prose : sentence"]
     return f"{note}\n\n{markdown(header, rows)}"
+
+
+def targets() -> list[Target]:
+    """How far the ratio is off at worst, and what notices noise."""
+    found = [
+        Target(
+            f"{name} {told}: ratio off by, the worst of {', '.join(f'{ratio:g}' for ratio in ASKED)}",
+            bound,
+            functools.partial(_off, name, key),
+            at_most=True,
+            form=".2%",
+        )
+        for key, told, bound in (
+            ("trained", "in training, on validation text", 0.02),
+            ("calibrated", "calibrated", 0.005),
+        )
+        for name in ("PartialSynthesis", "Shrinkage", "DyadicLeaves")
+    ]
+    what = f"{PRICED}, half of the text one sentence: codes of prose for each of that"
+    return [*found, Target(what, 3.0, _contrast, seeds=SEEDS, form=".1f")]
+
+
+def _off(name: str, key: str, runs: Sequence[Run]) -> list[float]:
+    asked = [entry for entry in where(runs, what="text", compressor=name) if entry["asked"] in ASKED]
+    return [max(abs(entry[key] / entry["asked"] - 1) for entry in asked)] if asked else []
+
+
+def _contrast(runs: Sequence[Run]) -> list[float]:
+    return [entry["prose"] / entry["sentence"] for entry in where(runs, what="mixed", compressor=PRICED)]
 
 
 def figure(runs: Sequence[Run]) -> Drawing:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 
 import torch
 from torch import Tensor
@@ -17,18 +15,21 @@ from wavecomp.benchmarks import grid, measure
 from wavecomp.benchmarks.measure import Run
 from wavecomp.benchmarks.models import quickstart, random_bytes, two_stages
 from wavecomp.benchmarks.tables import markdown
+from wavecomp.benchmarks.targets import Target, where
 from wavecomp.networks import StreamingEncoder
 from wavecomp.networks.generation import Reader, reader
 
 MODELS: Mapping[str, Callable[[], wc.ChunkReduceLM]] = {"quickstart": quickstart, "two stages": two_stages}
 BLOCK = 2048  # tokens that are read at once
 PIECE = 8 * BLOCK
+CONTEXTS = (10_000, 100_000, 1_000_000)  # bytes
+STREAMS = (500_000, 5_000_000)
 
 
 def members(small: bool, repeats: int) -> dict[str, grid.Member]:
     """Generation by model, the stream by length."""
-    contexts = (1_000, 4_000) if small else (10_000, 100_000, 1_000_000)
-    streams = (4 * PIECE, 8 * PIECE) if small else (500_000, 5_000_000)
+    contexts = (1_000, 4_000) if small else CONTEXTS
+    streams = (4 * PIECE, 8 * PIECE) if small else STREAMS
     return {
         **{f"generation-{name}": functools.partial(generation, name, contexts, repeats) for name in MODELS},
         **{f"stream-{length}": functools.partial(stream, length) for length in streams},
@@ -73,10 +74,7 @@ def _next(one: Reader, tokens: Tensor) -> Tensor:
 
 def stream(length: int) -> Run:
     """Bytes through a :class:`StreamingEncoder` in a process of its own, for its peak of memory."""
-    with ProcessPoolExecutor(
-        1, multiprocessing.get_context("spawn"), torch.set_num_threads, (torch.get_num_threads(),)
-    ) as pool:
-        return pool.submit(_stream, length).result()
+    return measure.in_fresh_process(_stream, length)
 
 
 @torch.no_grad()
@@ -109,6 +107,35 @@ def _stream(length: int) -> Run:
     pieces = [PIECE] * (length // PIECE) + [length % PIECE] * (length % PIECE > 0)
     memory = measure.peak_memory(lambda: read(pieces))
     return {"what": "stream", "length": length, "codes": codes, "memory": memory, "seconds": seconds, "seed": 0}
+
+
+def targets() -> list[Target]:
+    """What grows with the context, and what must not."""
+    new_byte = f"a new byte after {CONTEXTS[-1]:,}: time, x that after {CONTEXTS[0]:,}"
+    read = f"a stream of {STREAMS[-1]:,} bytes"
+    return [
+        Target(new_byte, 10.0, _growth, at_most=True),
+        Target(f"GPU, {new_byte}", 2.0, _growth, at_most=True, gpu=True),
+        Target(f"{read}: bytes per second", 40_000, _speed, form=",.0f"),
+        Target(f"{read}: memory beyond one of {STREAMS[0]:,}, MB", 150.0, _more_memory, at_most=True, form=".1f"),
+    ]
+
+
+def _growth(runs: Sequence[Run]) -> list[float]:
+    """Of the model that grows more."""
+    made = where(runs, what="generation", contexts=list(CONTEXTS))
+    found = [measure.ratio(entry["seconds"][-1], entry["seconds"][0]) for entry in made]
+    return [max(found)] if found else []
+
+
+def _speed(runs: Sequence[Run]) -> list[float]:
+    far = where(runs, what="stream", length=STREAMS[-1])
+    return [entry["length"] / sum(entry["seconds"]["stream"]) for entry in far]
+
+
+def _more_memory(runs: Sequence[Run]) -> list[float]:
+    near, far = (where(runs, what="stream", length=length) for length in STREAMS)
+    return [(b["memory"] - a["memory"]) / 1e6 for a, b in zip(near, far)]
 
 
 def table(runs: Sequence[Run]) -> str:

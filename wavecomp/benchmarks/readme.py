@@ -1,4 +1,7 @@
-"""The tables of the README, written from the files of results: no figure in them is typed."""
+"""The tables of the README, written from the files of results: no figure in them is typed.
+
+A table of targets is in sight, those of each benchmark are folded below it.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from wavecomp.benchmarks import targets
 from wavecomp.benchmarks.measure import Options
 from wavecomp.benchmarks.results import Result, caption
 from wavecomp.files.output import write_whole
 from wavecomp.files.recipes import recipe_folder
 
 WIDTH = 120
+TARGETS = "targets"
+CODE = re.compile("``(.*?)``")
 BLOCK = re.compile(r"<!-- (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end -->", flags=re.S)
 
 
@@ -35,6 +41,8 @@ def rewrite() -> None:
 def rewritten(text: str, paths: Sequence[Path], folder: Path) -> str:
     """A text whose blocks ``<!-- NAME -->`` to ``<!-- end -->`` hold the tables of that benchmark, and nothing else.
 
+    The block ``targets`` holds what is aimed at by those benchmarks that have a block.
+
     Args:
         text: Markdown.
         paths: files of results; a block holds those of its benchmark in this order, or says that there are none.
@@ -43,16 +51,20 @@ def rewritten(text: str, paths: Sequence[Path], folder: Path) -> str:
     Raises:
         ValueError: a file of results whose benchmark has no block.
     """
+    results = {path: json.loads(path.read_text()) for path in paths}
     found: dict[str, list[str]] = {}
-    for path in paths:
-        result = json.loads(path.read_text())
+    for path, result in results.items():
         found.setdefault(result["benchmark"], []).append(section(result, path.relative_to(folder)))
-    missing = found.keys() - {match["name"] for match in BLOCK.finditer(text)}
+    names = [match["name"] for match in BLOCK.finditer(text)]
+    missing = found.keys() - set(names)
     if missing:
         raise ValueError(f"the README has no block <!-- {min(missing)} --> ... <!-- end --> for its results")
+    if TARGETS in names:
+        runs = {path.stem: result["runs"] for path, result in results.items()}
+        found[TARGETS] = [_wrapped_all(targets.table(runs, [name for name in names if name != TARGETS]))]
 
     def block(match: re.Match[str]) -> str:
-        nothing = f"### {match['name']}\n\nNot measured yet: `python -m wavecomp.benchmarks {match['name']}`."
+        nothing = f"**{match['name']}**: not measured yet: `python -m wavecomp.benchmarks {match['name']}`."
         sections = "".join(f"{section}\n\n" for section in found.get(match["name"], [nothing]))
         return f"<!-- {match['name']} -->\n{sections}<!-- end -->"
 
@@ -60,7 +72,7 @@ def rewritten(text: str, paths: Sequence[Path], folder: Path) -> str:
 
 
 def section(result: Result, path: Path) -> str:
-    """What a result shows: what was measured, tables, and what it takes to measure it again.
+    """What a result shows, folded: what was measured, tables, and what it takes to measure it again.
 
     Args:
         path: of the file, as it is to be shown.
@@ -68,13 +80,19 @@ def section(result: Result, path: Path) -> str:
     module = importlib.import_module(f"wavecomp.benchmarks.{result['benchmark']}")
     if hasattr(module, "members") and result.get("members") is None:
         result = result | {"members": len(module.members(Options(source="any")))}
-    headline = str(module.__doc__).splitlines()[0].partition(": ")[2].replace("``", "`")
-    parts = [f"### {result['benchmark']}", headline[0].upper() + headline[1:], module.table(result["runs"])]
-    return "\n\n".join(map(_wrapped, "\n\n".join([*parts, caption(result, path)]).split("\n\n")))
+    headline = str(module.__doc__).splitlines()[0].partition(": ")[2].removesuffix(".")
+    told = CODE.sub(r"<code>\1</code>", headline)
+    summary = f"<summary><b>{result['benchmark']}</b>: {told}</summary>"
+    parts = ["<details>", summary, module.table(result["runs"]), caption(result, path), "</details>"]
+    return _wrapped_all("\n\n".join(parts))
+
+
+def _wrapped_all(text: str) -> str:
+    return "\n\n".join(map(_wrapped, text.split("\n\n")))
 
 
 def _wrapped(paragraph: str) -> str:
     """Prose in lines; tables and commands as they are."""
-    if paragraph.startswith(("|", "    ", "#")):
+    if paragraph.startswith(("|", "    ")):
         return paragraph
     return textwrap.fill(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False)

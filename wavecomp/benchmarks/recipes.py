@@ -21,6 +21,7 @@ import torch
 from wavecomp.benchmarks import grid
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.tables import markdown, mean_and_spread
+from wavecomp.benchmarks.targets import Target, where
 from wavecomp.benchmarks.tasks import parameters
 from wavecomp.files import load
 
@@ -73,6 +74,26 @@ def table(runs: Sequence[Run]) -> str:
         "that is right; the context gain, in the same bits; tokens per code. Mean over seeds ± the furthest of them."
     )
     return f"{note}\n\n{markdown(['recipe', 'parameters', 'steps', *COLUMNS, 'minutes'], rows)}"
+
+
+def targets() -> list[Target]:
+    """Bits of validation, and the minutes that they take."""
+    found = []
+    for recipe, bits, minutes in (("quickstart", 2.9, 5.0), ("quickstart, longer", 2.4, 30.0), ("copy", 0.1, 10.0)):
+        for what, bound, values, form in (("bits", bits, _bits, ".3f"), ("minutes", minutes, _minutes, ".1f")):
+            told = functools.partial(values, recipe)
+            found.append(Target(f"{recipe}: {what}", bound, told, at_most=True, seeds=SEEDS, form=form))
+    bits_on_gpu = functools.partial(_bits, "quickstart, longer")
+    gpu = Target("GPU, quickstart, longer: bits", 2.15, bits_on_gpu, at_most=True, seeds=SEEDS, form=".3f", gpu=True)
+    return [*found, gpu]
+
+
+def _bits(recipe: str, runs: Sequence[Run]) -> list[float]:
+    return [entry["metrics"][COLUMNS["bits"][0]] for entry in where(runs, recipe=recipe)]
+
+
+def _minutes(recipe: str, runs: Sequence[Run]) -> list[float]:
+    return [entry["took"] / 60 for entry in where(runs, recipe=recipe)]
 
 
 def fit(recipe: str, seed: int, small: bool, source: str | None = None) -> Run:

@@ -12,6 +12,7 @@ long is not run, and one that takes minutes is run once.
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -26,10 +27,12 @@ from wavecomp.benchmarks import makers, measure
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.models import FlatModel, WindowModel, byte_model, random_bytes, step_of, with_second_stage
 from wavecomp.benchmarks.tables import markdown, span
+from wavecomp.benchmarks.targets import Target, where
 from wavecomp.networks.flex import Backend
 from wavecomp.networks.transformer import FeedForward
 
 DIM, HEADS, CHUNK, COUNT, LEVEL = 128, 4, 64, 8, 3
+OURS = "wavelet"
 BASE = 4096  # the context that others are compared with
 LIMIT, ONCE = 1800.0, 240.0  # seconds: what would take longer is not run, what takes longer is run once
 
@@ -118,6 +121,33 @@ def table(runs: Sequence[Run]) -> str:
     return "\n\n".join([note, markdown(header, rows), *left_out])
 
 
+def targets() -> list[Target]:
+    """The hierarchy's speed beside a flat Transformer's, and how it grows with the context."""
+    longer = "the hierarchy's time per byte at {:,} bytes, x that at {:,}"
+    return [
+        Target("training at 16,384 bytes: speed, x a flat Transformer", 5.0, functools.partial(_against_flat, 2**14)),
+        Target(longer.format(2**14, BASE), 1.2, functools.partial(_growth, 2**14), at_most=True),
+        Target(longer.format(2**16, BASE), 2.0, functools.partial(_growth, 2**16), at_most=True),
+        Target(
+            "GPU, training at 65,536 bytes: speed, x a flat Transformer",
+            10.0,
+            functools.partial(_against_flat, 2**16),
+            gpu=True,
+        ),
+    ]
+
+
+def _against_flat(length: int, runs: Sequence[Run]) -> list[float]:
+    own, other = (where(runs, model=name, length=length) for name in (OURS, "flat"))
+    timed = [(a, b) for a, b in zip(own, other) if "seconds" in a and "seconds" in b]
+    return [measure.ratio(_per_byte(b), _per_byte(a)) for a, b in timed]
+
+
+def _growth(length: int, runs: Sequence[Run]) -> list[float]:
+    far, near = (where(runs, model=OURS, length=each) for each in (length, BASE))
+    return [measure.ratio(_per_byte(a), _per_byte(b)) for a, b in zip(far, near)]
+
+
 def models_on(device: torch.device) -> dict[str, Callable[[], nn.Module]]:
     """Name to maker; on a GPU with FlexAttention where there are masks."""
     backend: Backend = "flex" if device.type == "cuda" else "sdpa"
@@ -139,7 +169,7 @@ def models_on(device: torch.device) -> dict[str, Callable[[], nn.Module]]:
         return model
 
     return {
-        "wavelet": lambda: _hierarchy(lowpass(), backend),
+        OURS: lambda: _hierarchy(lowpass(), backend),
         "stacked": stacked,
         "mean": mean,
         "window": lambda: WindowModel(dim=DIM, heads=HEADS, layers=8, window=CHUNK, backend=backend),
