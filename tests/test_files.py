@@ -200,7 +200,7 @@ def test_every_damaged_byte_is_noticed(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda whole: b"", "are damaged: .*header too small"),
+        (lambda whole: b"", "are damaged: shorter or longer than .*header too small"),
         (lambda whole: whole[:-1], "are damaged: .*incomplete metadata, file not fully covered"),
         (lambda whole: whole[: len(whole) // 2], "are damaged"),
         (lambda whole: whole + b"x", "are damaged"),
@@ -234,6 +234,8 @@ def test_a_file_of_other_tensors_is_no_codes(tmp_path):
     save_file({"values": torch.zeros(2, 2)}, tmp_path / "other")
     with pytest.raises(ValueError, match="holds no codes: its header names the format None"):
         load_codes(tmp_path / "other")
+    with pytest.raises(FileNotFoundError, match="codes .* are a folder; allowed: a file that compress wrote"):
+        wc.load_codes(tmp_path)
     with pytest.raises(FileNotFoundError, match="codes .*nowhere do not exist"):
         load_codes(tmp_path / "nowhere")
 

@@ -335,6 +335,100 @@ def test_foreign_modules_plug_in_as_encoder_and_as_reduce_network(name):
     torch.testing.assert_close(alone.values[0, :count], codes.values[1, :count])
 
 
+def hugging_face_layers():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        hidden_size=zoo.DIM, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    return wc.SequenceAdapter(transformers.BertModel(config, add_pooling_layer=False).encoder).double().eval()
+
+
+def test_the_layers_of_a_hugging_face_model_are_an_encoder():
+    network = wc.ChunkNetwork(chunk_length=16, encoder=hugging_face_layers(), compressor=zoo.wavelet_compressor())
+    codes = wc.Codes.from_tokens(torch.randn(2, 96, zoo.DIM, dtype=torch.float64))
+    made, first = network.double()(codes), network(codes.part(0, 48))
+    torch.testing.assert_close(made.values[:, : first.values.shape[1]], first.values)
+    alone = network(wc.Codes.from_tokens(codes.values[1:]))
+    torch.testing.assert_close(made.values[1:], alone.values)
+
+
+TIME_FIRST = {
+    "GRU": lambda: nn.GRU(zoo.DIM, zoo.DIM),
+    "TransformerEncoderLayer": lambda: nn.TransformerEncoderLayer(zoo.DIM, 2, 32),
+    "TransformerEncoder": lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(zoo.DIM, 2, 32), 1),
+    "Sequential": lambda: nn.Sequential(nn.Linear(zoo.DIM, zoo.DIM), nn.TransformerEncoderLayer(zoo.DIM, 2, 32)),
+}
+
+
+@pytest.mark.parametrize("name", TIME_FIRST)
+def test_modules_that_would_take_rows_for_time_are_refused(name):
+    """Shapes would fit, and each place would read others of later chunks."""
+    takers = {
+        "encoder": lambda it: wc.ChunkNetwork(chunk_length=16, encoder=it, compressor=zoo.wavelet_compressor()),
+        "module": wc.SequenceAdapter,
+        "network": lambda it: wc.ReduceAdapter(network=it, causal=True),
+    }
+    takers["network of a decoder"] = lambda it: wc.ChunkDecoder(chunk_length=16, network=it, head=nn.Identity())
+    for argument, take in takers.items():
+        with pytest.raises(ValueError, match=rf"^{argument.split()[0]} holds a \w+ with batch_first=False, .*=True$"):
+            take(TIME_FIRST[name]())
+
+
+def test_a_class_of_ones_own_may_turn_its_axes_itself():
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = nn.GRU(zoo.DIM, zoo.DIM)
+
+        def forward(self, x):
+            return self.gru(x.transpose(0, 1))[0].transpose(0, 1)
+
+    network = wc.ChunkNetwork(chunk_length=16, encoder=Turned(), compressor=zoo.wavelet_compressor())
+    codes = wc.Codes.from_tokens(torch.randn(2, 32, zoo.DIM))
+    torch.testing.assert_close(network(codes).values[1:], network(wc.Codes.from_tokens(codes.values[1:])).values)
+
+
+class Shorter(nn.Module):
+    """One place fewer than it was given."""
+
+    causal = True
+
+    def __init__(self, embedding=None):
+        super().__init__()
+        self.embedding = embedding
+
+    def forward(self, x, codes=None):
+        return (x if self.embedding is None else self.embedding(x))[:, :-1]
+
+
+class Bare(nn.Module):
+    """Values in place of Codes."""
+
+    causal = True
+
+    def capacity(self, chunk_length):
+        return 4
+
+    def forward(self, codes):
+        return codes.values
+
+
+def test_parts_that_return_something_else_are_named():
+    tokens, compressor = torch.randint(256, (2, 40)), zoo.wavelet_compressor()
+    plain = model((16,))
+    for name, part in (("embedding", Shorter(plain.embedding)), ("decoder", Shorter())):
+        parts = {key: getattr(plain, key) for key in ("embedding", "body", "decoder", "head")}
+        broken = wc.ChunkReduceLM(**parts | {name: part})
+        with pytest.raises(ValueError, match=rf"^{name} Shorter returned shape \(2, 39, 16\), expected \(2, 40, dim\)"):
+            broken(tokens)
+    codes = wc.Codes.from_tokens(torch.randn(2, 32, zoo.DIM))
+    with pytest.raises(ValueError, match="^compressor Bare returned a Tensor, expected Codes"):
+        wc.ChunkNetwork(chunk_length=16, compressor=Bare())(codes)
+    network = wc.ChunkNetwork(chunk_length=16, compressor=compressor)
+    with pytest.raises(ValueError, match="^reduce_network Bare returned a Tensor, expected Codes"):
+        wc.ChunkReduce(chunk_networks=[network], reduce_network=Bare())(codes)
+
+
 def test_wrong_shapes_of_foreign_modules_are_named():
     with pytest.raises(ValueError, match=r"module Linear returned shape \(2, 8, 3\), expected \(2, 8, 16\)"):
         wc.SequenceAdapter(nn.Linear(zoo.DIM, 3))(torch.randn(2, 8, zoo.DIM))

@@ -223,6 +223,12 @@ def test_half_an_archive_is_named(tmp_path):
         ),
         ("Source\tTarget\n[MAX 1 2\t2\n", r"line 2 holds b'\[MAX 1 2', which is no list"),
         ("Source\tTarget\n\t2\n", "line 2 holds b'', which is no list"),
+        ("Source\tTarget\n[MAX 12 3 ]\t3\n", "which is no list"),
+        ("Source\tTarget\n] 3 [MAX\t3\n", "which is no list"),
+        ("Source\tTarget\n3 4 5\t3\n", "which is no list"),
+        ("Source\tTarget\n[MAX 1 ] [MIN 2 ]\t1\n", "which is no list"),
+        ("Source\tTarget\n[XAM 1 ]\t1\n", "which is no list"),
+        ("Source\tTarget\n[MAX 1 [MIN ] ]\t1\n", "which is no list"),
         ("Source\tTarget\n[MAX 1 2 ]\n", "line 2 has Target=''; allowed: 0 to 9"),
         ("Source\tTarget\n[MAX 1 2 ]\t12\n", "line 2 has Target='12'; allowed: 0 to 9"),
         (

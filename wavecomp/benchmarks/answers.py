@@ -16,7 +16,7 @@ import yaml
 from wavecomp.benchmarks import grid
 from wavecomp.benchmarks.measure import Run, device
 from wavecomp.benchmarks.results import run_name
-from wavecomp.benchmarks.tables import markdown
+from wavecomp.benchmarks.tables import markdown, span
 from wavecomp.benchmarks.targets import Target, where
 from wavecomp.files import CONFIG, fingerprint, load
 from wavecomp.training import PasskeyDataModule, RulerDataModule, SampleDataModule, SortDataModule
@@ -99,6 +99,7 @@ def simulated(length: int, samples: int) -> Run:
             "the true p0": _falling(first),
             "the true p0 + p1": _falling(first + second),
             "the last 1,024 symbols": by_count(symbols[-1024:], data.symbols),
+            "the last 2,048 symbols": by_count(symbols[-2048:], data.symbols),
             "every 8th symbol": by_count(symbols[::8], data.symbols),
             "all counts, ties by number": _falling(np.bincount(symbols, minlength=data.symbols)),
         }.items():
@@ -154,7 +155,8 @@ def _passkey_table(runs: Sequence[Run]) -> list[str]:
     header = ["passkey: trained on", "bytes of the test", *DEPTHS]
     note = (
         "Numbers, each said twice in noise, that were given back exactly, by where they stood; each checkpoint with "
-        "the bytes that it was trained at."
+        "the bytes that it was trained at. Infini-attention, a model of a billion parameters trained at 5,000 tokens, "
+        "gives back 96, 94 and 100 per cent in a million (arXiv 2404.07143)."
     )
     return [note, markdown(header, rows)]
 
@@ -177,8 +179,9 @@ def _sort_table(runs: Sequence[Run]) -> list[str]:
         for name, row in rows.items()
     ]
     note = (
-        "Answers that are right, in per cent, by symbols to be sorted. Symbols are drawn from a distribution that goes "
-        "from p0 at the beginning of a sample to p1 at its end; what others know is told them, not learned."
+        f"Answers that are right, in per cent of {_samples(runs, 'answers')}, by symbols to be sorted. Symbols are "
+        "drawn from a distribution that goes from p0 at the beginning of a sample to p1 at its end; what others know is "
+        f"told them, not learned, in {_samples(runs, 'simulated')}."
     )
     return [note, markdown(header, cells)]
 
@@ -194,7 +197,17 @@ def _ruler_table(runs: Sequence[Run]) -> list[str]:
         cells = [f"{shares[length]:.1f}" if length in shares else "" for length in lengths]
         rows.append([_trained_on(name, runs), task, *cells, f"{effective_length(shares):,}"])
     header = ["RULER: trained on", "task", *(f"{length:,}" for length in lengths), "effective length"]
-    return ["References that an answer holds, in per cent, by bytes of the test.", markdown(header, rows)]
+    note = (
+        f"References that an answer holds, in per cent, of {_samples(runs, 'answers')}, by bytes of the test; the "
+        "effective length is the longest up to which they are more than the 85.6 of Llama 2 at its own."
+    )
+    return [note, markdown(header, rows)]
+
+
+def _samples(runs: Sequence[Run], what: str) -> str:
+    """How many there were of each length."""
+    counts = {entry.get("samples") or len(entry["scores"]) for entry in where(runs, what=what)}
+    return f"{span([*counts], '.0f')} samples of each length"
 
 
 def _trained_on(name: str, runs: Sequence[Run]) -> str:

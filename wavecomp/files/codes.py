@@ -183,11 +183,12 @@ class CodesFile:
     def __init__(self, path: str | Path, model: nn.Module | None = None) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise FileNotFoundError(f"codes {path} do not exist")
+            reason = "are a folder" if str(path) and self.path.is_dir() else "do not exist"
+            raise FileNotFoundError(f"codes {path} {reason}; allowed: a file that compress wrote")
         try:
             self._file: Any = safe_open(self.path, "pt")
         except SafetensorError as error:
-            raise self._damaged(str(error)) from error
+            raise self._damaged(f"shorter or longer than written, or no codes at all ({error})") from error
         self.metadata: dict[str, str] = self._file.metadata() or {}
         self._check_header()
         if model is not None:

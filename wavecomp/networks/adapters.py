@@ -1,7 +1,7 @@
 """Foreign modules as parts of Chunk- and Reduce-Networks.
 
-What a module must accept: it maps ``(rows, length, dim)`` to the same shape, row by row, and has a finite gradient at
-zeros, which stand where there is nothing. As the encoder of a
+What a module must accept: it maps ``(rows, length, dim)`` to the same shape, row by row (of PyTorch's modules those
+that are ``batch_first``), and has a finite gradient at zeros, which stand where there is nothing. As the encoder of a
 Chunk-Network it may read both ways; inside a causal Reduce-Network place i may depend on places up to i only.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wavecomp.codes import Codes
 from wavecomp.modules import Module
-from wavecomp.networks.chunk import check_returned, uncompiled
+from wavecomp.networks.chunk import check_batch_first, check_returned, uncompiled
 
 
 class SequenceAdapter(Module):
@@ -36,7 +36,7 @@ class SequenceAdapter(Module):
     nothing: name them in a recipe, or wrap one that you build yourself in a :class:`wavecomp.Module`.
 
     Raises:
-        ValueError: an output of another shape, naming both.
+        ValueError: an output of another shape, naming both; a module of PyTorch that is not ``batch_first``.
 
     Example:
         >>> SequenceAdapter(torch.nn.GRU(8, 8, batch_first=True))(torch.randn(3, 16, 8)).shape
@@ -52,6 +52,7 @@ class SequenceAdapter(Module):
         padding_mask: str | None = None,
     ) -> None:
         super().__init__()
+        check_batch_first("module", module)
         self.module = module
         self.channels_first = channels_first
         self.causal_mask = causal_mask
@@ -92,6 +93,9 @@ class ReduceAdapter(Module):
     is not causal, and is not told which they are (``padding_mask`` of :class:`SequenceAdapter`), may answer otherwise
     in other company.
 
+    To read on, all codes are kept and read again: its stream takes longer and longer, unlike that of a
+    :class:`ReduceNetwork` with a window.
+
     Args:
         network: from ``(batch, slots, dim)`` to the same shape; see :class:`SequenceAdapter`, which is told which slots
             hold a code.
@@ -105,6 +109,7 @@ class ReduceAdapter(Module):
 
     def __init__(self, *, network: nn.Module, causal: bool) -> None:
         super().__init__()
+        check_batch_first("network", network)
         self.network = network
         self.causal = causal
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from wavecomp.codes import Codes
 from wavecomp.files import Pretrained
 from wavecomp.modules import Module
-from wavecomp.networks.chunk import check_chunk_length, read_chunks, takes_lengths
+from wavecomp.networks.chunk import check_batch_first, check_chunk_length, read_chunks, takes_lengths
 from wavecomp.networks.chunk_reduce import ChunkReduce
 from wavecomp.networks.embedding import embed_tokens
 
@@ -35,7 +35,7 @@ class ChunkDecoder(Module):
         encoding: a module from Codes to Codes that marks the position of each token, or ``None``.
 
     Raises:
-        ValueError: a chunk length below 1.
+        ValueError: a chunk length below 1, or a network of PyTorch that is not ``batch_first``.
 
     Example:
         >>> decoder = ChunkDecoder(chunk_length=16, network=torch.nn.GELU(), head=torch.nn.Linear(8, 256))
@@ -55,6 +55,8 @@ class ChunkDecoder(Module):
         self.gain = nn.Parameter(torch.full((1,), 0.25))
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "network":
+            check_batch_first(name, value)
         super().__setattr__(name, value)
         if name == "network":
             self.network_takes_lengths = takes_lengths(value)

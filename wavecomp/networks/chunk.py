@@ -21,12 +21,14 @@ class ChunkNetwork(Module):
     Args:
         chunk_length: codes per chunk; slots, where some are empty.
         encoder: any module from ``(rows, chunk_length, dim)`` to the same shape, or ``None``. Each row is one chunk,
-            zero behind its length. An encoder whose ``forward`` takes ``lengths`` (``(rows,)``) is given them, or
-            ``None`` where every chunk is complete; any other sees the zeros.
+            zero behind its length; no row may have a part in another's, and the gradient at zeros is finite
+            (:mod:`wavecomp.networks.adapters`). An encoder whose ``forward`` takes ``lengths`` (``(rows,)``) is given
+            them, or ``None`` where every chunk is complete; any other sees the zeros.
         compressor: chunks to codes.
 
     Raises:
-        ValueError: a compressor that cannot work on chunks of this length.
+        ValueError: a compressor that cannot work on chunks of this length, or an encoder of PyTorch that is not
+            ``batch_first``.
 
     Example:
         >>> compressor = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(4))
@@ -48,6 +50,8 @@ class ChunkNetwork(Module):
         self.compressor = compressor
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "encoder" and value is not None:
+            check_batch_first(name, value)
         super().__setattr__(name, value)
         if name == "encoder":  # asked when it comes, for a compiler cannot ask
             self.encoder_takes_lengths = value is not None and takes_lengths(value)
@@ -65,9 +69,9 @@ class ChunkNetwork(Module):
     def forward(self, codes: Codes) -> Codes:
         """``Codes`` to fewer ``Codes``."""
         chunks = codes.cut(self.chunk_length)
-        if self.encoder is None:
-            return self.compressor(chunks)
-        return self.compressor(read_chunks(chunks, self.encoder, self.encoder_takes_lengths, name="encoder"))
+        if self.encoder is not None:
+            chunks = read_chunks(chunks, self.encoder, self.encoder_takes_lengths, name="encoder")
+        return check_codes("compressor", self.compressor, self.compressor(chunks))
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -134,6 +138,33 @@ def check_returned(
     if out.shape != given.shape:
         raise ValueError(f"{name} {kind} returned shape {tuple(out.shape)}, expected {tuple(given.shape)}")
     return out
+
+
+def check_codes(name: str, module: nn.Module, out: Any) -> Codes:
+    """What a module returned, or a ``ValueError`` unless it is ``Codes``."""
+    if not isinstance(out, Codes):
+        raise ValueError(f"{name} {type(module).__name__} returned a {type(out).__name__}, expected Codes")
+    return out
+
+
+def check_batch_first(name: str, module: nn.Module) -> None:
+    """Raise ``ValueError`` for a module of PyTorch that takes its first axis for time, as they do unless told.
+
+    Shapes would fit all the same, and every row would read the others.
+
+    Args:
+        name: of the argument that the module came as.
+    """
+    found = uncompiled(module)
+    if not type(found).__module__.startswith("torch.nn"):
+        return  # a class of one's own may turn its axes before it asks such a module
+    if getattr(found, "batch_first", True) is False:
+        raise ValueError(
+            f"{name} holds a {type(found).__name__} with batch_first=False, which takes rows for time; "
+            "allowed: batch_first=True"
+        )
+    for child in found.children():
+        check_batch_first(name, child)
 
 
 def takes_lengths(network: nn.Module) -> bool:

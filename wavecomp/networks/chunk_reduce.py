@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wavecomp.codes import Codes
 from wavecomp.compressors import RatioController
 from wavecomp.modules import Module
+from wavecomp.networks.chunk import check_codes
 
 
 class ChunkReduceState(NamedTuple):
@@ -122,7 +123,8 @@ class ChunkReduce(Module):
 
     def reduce(self, stages: Sequence[Codes]) -> Codes:
         """The codes of all stages, or of the last alone, through the Reduce-Network."""
-        return self.reduce_network(self._kept(stages)).replace(statistics=_statistics(stages))
+        out = check_codes("reduce_network", self.reduce_network, self.reduce_network(self._kept(stages)))
+        return out.replace(statistics=_statistics(stages))
 
     def expand(self, codes: Codes, before: Sequence[Codes]) -> Codes:
         """The way back from the codes of the last stage, one by one; encoders and Reduce-Network are not undone.

@@ -18,7 +18,8 @@ def embed_tokens(embedding: nn.Module, tokens: Tensor, lengths: Tensor | None = 
         lengths: ``(batch,)``, tokens in each row; all unless given. What lies behind them is not read.
 
     Raises:
-        ValueError: shapes that do not fit, or lengths beyond the tensor (values are checked on the CPU only).
+        ValueError: shapes that do not fit, those of the embedding included, or lengths beyond the tensor (values are
+            checked on the CPU only).
 
     Example:
         >>> embed_tokens(torch.nn.Embedding(256, 8), torch.randint(256, (2, 10))).values.shape
@@ -27,7 +28,12 @@ def embed_tokens(embedding: nn.Module, tokens: Tensor, lengths: Tensor | None = 
     check_tokens(tokens, lengths)
     if lengths is not None:
         tokens = torch.where(torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None], tokens, 0)
-    return Codes.from_tokens(embedding(tokens), lengths)
+    values = embedding(tokens)
+    if values.shape[:-1] != tokens.shape:
+        batch, length = tokens.shape
+        kind = type(embedding).__name__
+        raise ValueError(f"embedding {kind} returned shape {tuple(values.shape)}, expected ({batch}, {length}, dim)")
+    return Codes.from_tokens(values, lengths)
 
 
 def check_tokens(tokens: Tensor, lengths: Tensor | None) -> None:

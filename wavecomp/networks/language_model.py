@@ -79,7 +79,11 @@ class ChunkReduceLM(Pretrained):
             codes = embedded.part(0, 0)
         else:
             codes = codes.replace(values=codes.values.to(embedded.values.dtype))
-        return self.head(self.decoder(embedded.values, codes, **({"start": start} if start else {})))
+        states = self.decoder(embedded.values, codes, **({"start": start} if start else {}))
+        if not start and states.shape[:-1] != tokens.shape:
+            kind, (batch, length) = type(self.decoder).__name__, tokens.shape
+            raise ValueError(f"decoder {kind} returned shape {tuple(states.shape)}, expected ({batch}, {length}, dim)")
+        return self.head(states)
 
     if TYPE_CHECKING:
         __call__ = forward

@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from wavecomp.codes import Codes
 from wavecomp.compressors import RatioController
 from wavecomp.modules import evaluating
+from wavecomp.networks import LocalDecoder, ReduceNetwork, TransformerEncoder
 from wavecomp.training.data import Batch, LabelledBatch
 from wavecomp.wavelets import FilterBank
 
@@ -32,6 +33,8 @@ class CompressionModule(L.LightningModule):
         betas: of AdamW.
         warmup_steps: steps until the peak.
         final_share: share of the peak that is left at the end of the cosine.
+        activation_checkpointing: have all blocks of encoders, Reduce-Network and decoder computed again for their
+            gradients rather than remember what they computed: ``checkpoint`` of each.
 
     Raises:
         ValueError: a rate that is not positive, a negative decay or warm-up, a share outside 0 to 1.
@@ -49,6 +52,7 @@ class CompressionModule(L.LightningModule):
         betas: tuple[float, float] = (0.9, 0.98),
         warmup_steps: int = 50,
         final_share: float = 0.1,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if not 0 < learning_rate < math.inf:
@@ -64,6 +68,7 @@ class CompressionModule(L.LightningModule):
         self.betas = betas
         self.warmup_steps = warmup_steps
         self.final_share = final_share
+        self.activation_checkpointing = activation_checkpointing
         self.statistics: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
         self._random: dict[str, Any] | None = None
@@ -80,6 +85,10 @@ class CompressionModule(L.LightningModule):
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
+        if self.activation_checkpointing:
+            for module in self.modules():
+                if isinstance(module, (TransformerEncoder, ReduceNetwork, LocalDecoder)):
+                    module.checkpoint = True
         self.check_data(getattr(self.trainer, "datamodule", None))
 
     def check_data(self, data: L.LightningDataModule | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import lzma
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ FIRST_OPENING, CLOSING = 10, 14
 HEADER = [b"Source", b"Target"]
 VALUES = [b"%d" % value for value in range(10)]
 SILENT, UNKNOWN = 254, 255
+TOO_LONG = re.compile(rb"\d\d")  # a number that is no digit
 
 
 def _codes() -> np.ndarray:
@@ -116,11 +118,9 @@ def _document(source: str, number: int, line: bytes) -> Document:
     text, _, value = line.partition(b"\t")
     codes = CODES[np.frombuffer(text, dtype=np.uint8)]
     tokens = codes[codes < SILENT]
-    opened, closed = (
-        np.count_nonzero((tokens >= FIRST_OPENING) & (tokens < CLOSING)),
-        np.count_nonzero(tokens == CLOSING),
-    )
-    if (codes == UNKNOWN).any() or not len(tokens) or not opened == closed == text.count(b"["):
+    opened, closed = np.count_nonzero(_opens(tokens)), np.count_nonzero(tokens == CLOSING)
+    named = sum(text.count(opening.encode()) for opening in TOKENS[FIRST_OPENING:CLOSING])
+    if (codes == UNKNOWN).any() or not opened == closed == named or TOO_LONG.search(text) or not _is_one_list(tokens):
         raise ValueError(
             f"source={source!r}, line {number} holds {text[:40]!r}, which is no list; "
             f"allowed: {' '.join(TOKENS)} and round brackets"
@@ -130,3 +130,14 @@ def _document(source: str, number: int, line: bytes) -> Document:
             f"source={source!r}, line {number} has Target={value.decode(errors='replace')!r}; allowed: 0 to 9"
         )
     return Document(tokens, int(value), hashlib.sha256(text).digest())
+
+
+def _opens(tokens: np.ndarray) -> np.ndarray:
+    return (tokens >= FIRST_OPENING) & (tokens < CLOSING)
+
+
+def _is_one_list(tokens: np.ndarray) -> bool:
+    """Whether it opens first and closes last, and no list within is empty."""
+    depth = np.cumsum(_opens(tokens).astype(int) - (tokens == CLOSING))
+    empty = _opens(tokens[:-1]) & (tokens[1:] == CLOSING)
+    return len(tokens) > 0 and bool((depth[:-1] > 0).all()) and depth[-1] == 0 and not empty.any()
