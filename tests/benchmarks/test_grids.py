@@ -10,7 +10,7 @@ from reading_tables import rows
 
 import wavecomp as wc
 from wavecomp.benchmarks import __main__ as command
-from wavecomp.benchmarks import grid, quality, ratio, recipes, tables, tasks, wavelets
+from wavecomp.benchmarks import grid, quality, ratio, recipes, results, tables, tasks, wavelets
 from wavecomp.benchmarks.measure import Options
 from wavecomp.benchmarks.mixed import SENTENCE, mixed
 from wavecomp.files.recipes import recipe_path
@@ -77,16 +77,30 @@ def test_the_command_says_how_large_a_grid_is_that_is_there_in_part(tmp_path, mo
     assert (tmp_path / "ratio.png").read_bytes().startswith(b"\x89PNG")
     # goes on from its own file where the members are gone, but not from that of another command
     assert result["versions"]["torch"] == "unknown"
-    entry["member"] = "text-8-0-Shrinkage"
-    (tmp_path / "ratio.json").write_text(json.dumps(result | {"runs": [entry], "versions": {"torch": "2.0"}}))
+    entry |= {"member": "text-8-0-Shrinkage", "torch": "2.0"}
+    (tmp_path / "ratio.json").write_text(json.dumps(result | {"runs": [entry]}))
     (folder / "text-8-0-Shrinkage.json").unlink()
     command.run(parser.parse_args(["ratio", "--small", "--collect"]))
     result = json.loads((tmp_path / "ratio.json").read_text())
-    assert result["runs"] == [entry | {"torch": "2.0"}] and result["versions"]["torch"] == "2.0"
+    assert result["runs"] == [entry] and result["versions"]["torch"] == "2.0"
     with pytest.raises(ValueError, match="no member of ratio is done"):
         command.run(parser.parse_args(["ratio", "--collect"]))
     with pytest.raises(ValueError, match="no member of wavelets is done; members: copy-0-haar, "):
         command.run(parser.parse_args(["wavelets", "--collect"]))
+
+
+def test_a_grid_goes_on_from_runs_of_the_same_text_alone(tmp_path, monkeypatch):
+    """Also where another has the same name."""
+    monkeypatch.chdir(tmp_path)
+    book, file = tmp_path / "book.txt", tmp_path / "ratio.json"
+    book.write_text("once upon a time")
+    options = Options(source=str(book))
+    run = {"seed": 0, "member": "text-8-0-Shrinkage", "commit": "a", "device": "b", "torch": "2.0"}
+    grid.write(file, results.result("ratio", [run], options, members=1))
+    assert results.runs_of(file, "ratio", options) == [run]
+    book.write_text("another book")
+    assert results.runs_of(file, "ratio", options) == []
+    assert results.runs_of(file, "ratio", Options()) == results.runs_of(book / "none", "ratio", options) == []
 
 
 def test_the_command_ends_with_an_error_when_members_failed_and_keeps_the_others(tmp_path, monkeypatch, capsys):

@@ -146,10 +146,10 @@ def test_simulated_predictors_know_the_distributions_that_samples_were_drawn_fro
 
 def test_simulated_predictors_rank_as_what_they_know():
     scores = answers.simulated(4000, 100)["scores"]
-    nothing, first, both, last, eighth, counts = scores.values()
+    nothing, first, both, last, last_two, eighth, counts = scores.values()
     # among k that are left one is right: the mean of 1 / k
     assert nothing == pytest.approx(sum(1 / k for k in range(1, 21)) / 20, abs=0.03)
-    assert nothing < first < both < counts and last < eighth < counts < 1
+    assert nothing < first < both < counts and last < last_two < counts < 1 and last < eighth < counts
     assert 0.55 < both < 0.75 and counts > 0.95
 
 

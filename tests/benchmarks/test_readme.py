@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wavecomp.benchmarks import __main__ as command
-from wavecomp.benchmarks import ratio, readme, results
+from wavecomp.benchmarks import readme, results
 from wavecomp.benchmarks.measure import Options
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +50,9 @@ def ratio_file(folder, name="ratio-cpu.json", **more):
     entry = {"what": "text", "compressor": "Shrinkage", "asked": 8.0, "trained": 8.1, "calibrated": 7.9}
     result = {
         "benchmark": "ratio",
+        "command": "python -m wavecomp.benchmarks ratio",
+        "source": None,
+        "members": 9,
         "versions": {"torch": "2.15.0", "python": "3.11"},
         "device": "a machine, 2 threads",
         "commit": "abc",
@@ -83,12 +86,6 @@ def test_a_table_is_there_if_its_file_is_and_says_how_much_of_the_grid(tmp_path)
     assert "\n    python -m wavecomp.benchmarks ratio --source book.txt\n" in full and "typed" not in full
     assert readme.rewritten(full, [tmp_path / "ratio-cpu.json"], tmp_path) == full
     assert max(len(line) for line in full.splitlines() if not line.startswith("|")) <= readme.WIDTH
-
-
-def test_the_size_of_a_grid_is_known_where_an_older_file_does_not_say(tmp_path):
-    full = readme.rewritten("<!-- ratio -->\n<!-- end -->", [ratio_file(tmp_path)], tmp_path)
-    members = len(ratio.members(Options(source="any")))
-    assert f"2 of {members} members" in full and "\n    python -m wavecomp.benchmarks ratio\n" in full
 
 
 def test_several_devices_share_a_block_and_no_result_is_left_out(tmp_path):

@@ -64,7 +64,7 @@ def run(given: argparse.Namespace) -> None:
     output = given.output or Path(f"{given.name}.json")
     if hasattr(module, "members"):
         members = module.members(options)
-        earlier = results.runs_of(output, results.command(given.name, options))
+        earlier = results.runs_of(output, given.name, options)
         runs = grid.run(Path(f"{given.name}-members"), members, options, earlier)
         if not runs:
             raise ValueError(f"no member of {given.name} is done; members: {', '.join(members)}")

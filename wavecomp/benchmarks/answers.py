@@ -28,7 +28,6 @@ PASSKEY = {8_192: 34, 65_536: 34, 1_048_576: 4}  # samples by length, in bytes, 
 DEPTHS = {"start": 0.0, "middle": 0.5, "end": 1.0}
 SORT = {4_000: 100, 8_000: 100, 16_000: 100}  # symbols
 RULER = {4_096: 16, 8_192: 16, 16_384: 16, 65_536: 8}
-SIMULATED = 800  # samples, as many as the task is validated on in the paper
 
 
 def members(checkpoints: Sequence[str], small: bool) -> dict[str, grid.Member]:
@@ -38,8 +37,8 @@ def members(checkpoints: Sequence[str], small: bool) -> dict[str, grid.Member]:
         FileNotFoundError: a checkpoint that is no run.
     """
     found: dict[str, grid.Member] = {}
-    for length in _lengths(SORT, small):
-        found[f"sort-{length}-simulated"] = functools.partial(simulated, length, 50 if small else SIMULATED)
+    for length, samples in _lengths(SORT, small).items():
+        found[f"sort-{length}-simulated"] = functools.partial(simulated, length, samples)
     for checkpoint in checkpoints:
         # one that was trained anew is another
         content = hashlib.sha256(_file(checkpoint).read_bytes()).hexdigest()[:8]
@@ -180,8 +179,8 @@ def _sort_table(runs: Sequence[Run]) -> list[str]:
     ]
     note = (
         f"Answers that are right, in per cent of {_samples(runs, 'answers')}, by symbols to be sorted. Symbols are "
-        "drawn from a distribution that goes from p0 at the beginning of a sample to p1 at its end; what others know is "
-        f"told them, not learned, in {_samples(runs, 'simulated')}."
+        "drawn from a distribution that goes from p0 at the beginning of a sample to p1 at its end; what others know "
+        "is told them, not learned. All are told the right answers before the one that they give."
     )
     return [note, markdown(header, cells)]
 

@@ -45,7 +45,10 @@ RATIOS = {
 OURS, STACKED, MAP_REDUCE, WINDOW = "lowpass+channel", "stacked", "map-reduce", "window"
 LEADING = (OURS, "lowpass", "partial+channel", "mean", "strided", "wide-strided", "dct", "random-k+channel")
 CLAIMED = "partial+channel"  # what is put forward, beside the baselines that it is to be ahead of
-BASELINES = ("lowpass", "mean", "strided", "dct", "random-k+channel")
+BASELINES = (
+    *("lowpass", "mean", "max", "strided", "wide-strided", "latents"),
+    *("dct", "measurements", "surprisal", "random-k+channel"),
+)
 ADAPTIVE = ("partial+channel", "leaves+channel", "shrinkage+channel")  # what could gain where a sentence says nothing
 EVERYTHING_AT = 8  # the ratio that all are tried at; at the others those that lead, or are claimed to be behind
 PAIRS = 9  # of steps that are timed by turns
@@ -73,7 +76,8 @@ def table(runs: Sequence[Run]) -> str:
         f"hidden. Models are {DIM} wide, chunks {CHUNK} long; "
         + ", ".join(f"{task} {steps}" for task, steps in STEPS.items())
         + f" steps of {tasks.ROWS} rows, text-16k of one of {tasks.LONG_TEXT:,} bytes. Stacked is a model of two "
-        "stages; the window has as many parameters as that, and at equal time as long to train."
+        "stages, at that ratio in the first; all that it makes are a quarter more codes, and those that coarser ones "
+        "stand in for are seen no more. The window has as many parameters as that, and at equal time as long to train."
     ]
     for ratio in sorted({entry["asked"] for entry in runs}):
         mine = [entry for entry in runs if entry["asked"] == ratio]
@@ -100,31 +104,32 @@ def targets() -> list[Target]:
     """The adaptive wavelet beside the baselines, and the model of two stages beside the window."""
     found = [
         Target(
-            f"{task} at ratio {ratio}: bits of {CLAIMED} below the best baseline's, beyond the spread",
+            f"{task} at ratio {ratio}: bits of {CLAIMED} below the best measured baseline's, beyond the spread",
             0.0,
             functools.partial(_lead, task, ratio),
             form=".3f",
         )
-        for task, ratio in itertools.product(("copy", "rate"), RATIOS["copy"])
+        for task in ("copy", "rate", "recall", "text")
+        for ratio in RATIOS[task]
     ]
     for ratio in RATIOS["text"]:
-        what = f"text at ratio {ratio}: bits of {STACKED} beyond the window's after equal steps"
+        what = f"text, {ratio} bytes for each code of the first stage: bits of {STACKED} beyond the window's"
         beyond = functools.partial(_beyond_window, "text", ratio, False)
         found.append(Target(what, 0.02, beyond, at_most=True, seeds=SEEDS, form=".1%"))
     for ratio in RATIOS["text-16k"]:
-        what = f"text in rows of 16,384 bytes at ratio {ratio}: the same after equal time"
+        what = f"the same in rows of 16,384 bytes, {ratio} for each code, after equal time"
         beyond = functools.partial(_beyond_window, "text-16k", ratio, True)
         found.append(Target(what, 0.0, beyond, at_most=True, seeds=SEEDS, form=".1%"))
     return found
 
 
 def _lead(task: str, ratio: int, runs: Sequence[Run]) -> list[float]:
-    """Over each baseline, less the spread of whichever of the two spreads more; the least of them."""
+    """Over each baseline with all seeds, less the spread of whichever of the two spreads more; the least of them."""
     bits = {
         name: [entry["bits"] for entry in where(runs, task=task, asked=ratio, compressor=name)]
         for name in (CLAIMED, *BASELINES)
     }
-    mean = {name: statistics.mean(values) for name, values in bits.items() if values}
+    mean = {name: statistics.mean(values) for name, values in bits.items() if len(values) == SEEDS}
     spread = {name: max(abs(value - mean[name]) for value in bits[name]) for name in mean}
     if CLAIMED not in mean or len(mean) == 1:
         return []

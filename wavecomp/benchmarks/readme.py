@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wavecomp.benchmarks import targets
-from wavecomp.benchmarks.measure import Options
 from wavecomp.benchmarks.results import Result, caption
 from wavecomp.files.output import write_whole
 from wavecomp.files.recipes import recipe_folder
@@ -78,8 +77,6 @@ def section(result: Result, path: Path) -> str:
         path: of the file, as it is to be shown.
     """
     module = importlib.import_module(f"wavecomp.benchmarks.{result['benchmark']}")
-    if hasattr(module, "members") and result.get("members") is None:
-        result = result | {"members": len(module.members(Options(source="any")))}
     headline = str(module.__doc__).splitlines()[0].partition(": ")[2].removesuffix(".")
     told = CODE.sub(r"<code>\1</code>", headline)
     summary = f"<summary><b>{result['benchmark']}</b>: {told}</summary>"

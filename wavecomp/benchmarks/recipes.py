@@ -29,7 +29,7 @@ RECIPES: Mapping[str, Sequence[str]] = {
     "quickstart": (),
     # small batches: of as many bytes more steps, which is what counts in half an hour
     "quickstart, longer": (
-        *("--trainer.max_steps", "4000", "--trainer.val_check_interval", "1000"),
+        *("--trainer.max_steps", "3000", "--trainer.val_check_interval", "1000"),
         *("--data.init_args.batch_size", "4"),
     ),
     "copy": (),

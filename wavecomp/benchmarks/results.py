@@ -49,12 +49,13 @@ def versions() -> dict[str, str]:
     return found | {"python": platform.python_version()}
 
 
-def runs_of(path: Path, command: str) -> list[Run]:
-    """The runs of a file that the same command made, none where there is no such file."""
+def runs_of(path: Path, name: str, options: Options) -> list[Run]:
+    """The runs of a file that the same command made of the same text, none where there is no such file."""
     found = json.loads(path.read_text()) if path.exists() else {}
-    if found.get("command") != command:
+    source = None if options.source is None else text(options.source)
+    if (found.get("command"), found.get("source")) != (command(name, options), source):
         return []
-    return [{"torch": found["versions"]["torch"]} | run for run in found["runs"]]
+    return found["runs"]
 
 
 def command(name: str, options: Options) -> str:
@@ -102,21 +103,20 @@ def caption(found: Result, path: Path) -> str:
     """Markdown about a result: device, versions, how much of the grid, seeds, file and command.
 
     Args:
-        found: what :func:`result` gave; ``members`` may be filled in, and ``command`` and ``source`` may be missing.
+        found: what :func:`result` gave.
         path: of the file, as it is to be shown.
     """
     versions = ", ".join(f"{package} {version}" for package, version in found["versions"].items())
-    runs, members = len(found["runs"]), found.get("members")
+    runs, members = len(found["runs"]), found["members"]
     count = f"{runs:,} runs" if members is None else f"{runs:,} of {members:,} members of the grid"
     if all("took" in run for run in found["runs"]):
         count += f", {sum(run['took'] for run in found['runs']) / 3600:.1f} hours in all"
     seeds = ", ".join(map(str, found["seeds"]))
     parts = [found["device"], f"{versions}, commit {found['commit']}", count, f"seeds {seeds}"]
-    if found.get("source"):
-        source = found["source"]
+    source = found["source"]
+    if source is not None:
         parts.append(f"text {source['name']} ({source['bytes']:,} bytes, sha256 {source['sha256'][:12]})")
-    made = found.get("command") or command(found["benchmark"], Options())
-    return f"{'; '.join(parts)}. Every run is in `{path.as_posix()}`, made by\n\n    {made}"
+    return f"{'; '.join(parts)}. Every run is in `{path.as_posix()}`, made by\n\n    {found['command']}"
 
 
 @functools.lru_cache
