@@ -27,7 +27,7 @@ def test_the_command_prints_a_table_and_writes_every_run(tmp_path):
     assert len(rows(done.stdout)) == len(runs)
 
 
-def test_models_have_equally_many_parameters_and_as_many_blocks():
+def test_models_have_equally_many_parameters():
     counts = {name: sum(p.numel() for p in make().parameters()) for name, make in step.models_on(CPU).items()}
     assert list(counts) == MODELS
     assert max(counts.values()) < 1.02 * min(counts.values()), counts

@@ -4,7 +4,7 @@ copy      16 random symbols, then the same again, in bits per symbol of the seco
 recall    keys with values, asked for by content, in bits per digit (chance 3.32)
 rate      an autoencoder of text: bits per byte of the reconstruction
 mixed     the same, where every other chunk is one sentence
-text      a language model of text: bits per byte
+text      a language model of text: bits per byte; text-16k the same in rows of 16,384 bytes
 """
 
 from __future__ import annotations
