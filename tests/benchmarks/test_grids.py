@@ -12,7 +12,7 @@ import wavecomp as wc
 from wavecomp.benchmarks import __main__ as command
 from wavecomp.benchmarks import grid, quality, ratio, recipes, results, tables, tasks, wavelets
 from wavecomp.benchmarks.measure import Options
-from wavecomp.benchmarks.mixed import SENTENCE, mixed
+from wavecomp.benchmarks.mixed import SENTENCE, MixedTextDataModule, mixed
 from wavecomp.files.recipes import recipe_path
 
 SMALL = Options(small=True)
@@ -159,11 +159,12 @@ def test_members_of_one_text_are_not_taken_for_those_of_another(tmp_path):
 
 def test_names_of_members_stay_what_they_were():
     names = quality.members(Options()).keys()
-    assert {"copy-4-0-lowpass+channel", "text-4-2-mean", "rate-8-1-partial+channel", "recall-8-0-none"} <= names
+    assert {"copy-4-0-lowpass+channel", "text-8-2-mean", "rate-8-1-partial+channel", "recall-8-0-none"} <= names
     assert "text-8-0-window" in names and "copy-8-0-map-reduce" in names and "text-4-0-window" in names
-    assert {name for name in names if name.startswith("text-16k-4")} == {
-        f"text-16k-4-{seed}-{name}" for seed in range(3) for name in (quality.OURS, quality.STACKED, "window")
-    }
+    for start in ("text-16k-8", "text-4"):
+        assert {name for name in names if name.startswith(start)} == {
+            f"{start}-{seed}-{name}" for seed in range(3) for name in (quality.OURS, quality.STACKED, "window")
+        }
     assert {"text-8-0-Shrinkage", "mixed-8-2-DyadicLeaves"} <= ratio.members(Options(source="any")).keys()
 
 
@@ -289,7 +290,7 @@ def test_mixed_text_has_one_sentence_in_every_other_chunk(tmp_path):
     assert torch.equal(out[:, chunk : 2 * chunk], tokens[:, chunk : 2 * chunk])
     assert bytes(out[1, 2 * chunk : 3 * chunk].tolist()) == 2 * SENTENCE
     (tmp_path / "text").write_bytes(bytes(range(256)) * 64)
-    data = tasks.data_of("mixed", 0, str(tmp_path / "text"))
-    chunks = next(iter(data.train_dataloader()))["tokens"].unflatten(1, (-1, tasks.CHUNK))
-    assert (chunks[:, 0::2] == torch.tensor(list(SENTENCE[: tasks.CHUNK]))).all()
+    data = MixedTextDataModule(chunk=32, source=str(tmp_path / "text"), length=1024, batch_size=2)
+    chunks = next(iter(data.train_dataloader()))["tokens"].unflatten(1, (-1, 32))
+    assert (chunks[:, 0::2] == torch.tensor(list(SENTENCE[:32]))).all()
     assert (chunks[:, 1::2].diff(dim=-1) % 256 == 1).all()

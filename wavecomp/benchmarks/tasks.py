@@ -3,7 +3,6 @@
 copy      16 random symbols, then the same again, in bits per symbol of the second half (chance 4.00)
 recall    keys with values, asked for by content, in bits per digit (chance 3.32)
 rate      an autoencoder of text: bits per byte of the reconstruction
-mixed     the same, where every other chunk is one sentence
 text      a language model of text: bits per byte; text-16k the same in rows of 16,384 bytes
 """
 
@@ -18,7 +17,6 @@ from torch import nn
 import wavecomp as wc
 from wavecomp.benchmarks.makers import Maker
 from wavecomp.benchmarks.measure import Run
-from wavecomp.benchmarks.mixed import MixedTextDataModule
 from wavecomp.benchmarks.models import byte_model, chunk_reduce, with_second_stage
 from wavecomp.training import (
     AutoencoderModule,
@@ -35,7 +33,6 @@ from wavecomp.training.data.text import PYTHON_STDLIB
 DIM, CHUNK, HEADS = 64, 32, 4
 ROWS, LEARNING_RATE = 8, 2e-3  # copying takes steps more than it takes rows
 TEXT_LENGTH, LONG_TEXT = 1024, 16384
-CODED = ("rate", "mixed")  # the tasks of an autoencoder
 KEYS, RECALL_LENGTH = 6, 160
 
 
@@ -61,7 +58,7 @@ def trained(
     seed_everything(seed)
     data = data_of(task, seed, source)
     settings: dict[str, Any] = {"warmup_steps": min(50, steps), "learning_rate": LEARNING_RATE}
-    kind: type[CompressionModule] = AutoencoderModule if task in CODED else LanguageModelModule
+    kind: type[CompressionModule] = AutoencoderModule if task == "rate" else LanguageModelModule
     module = kind(model=make(), **settings)
     found = train(module, data, steps=steps)
     more = {} if besides is None else besides(module.model.eval())
@@ -87,21 +84,19 @@ def data_of(task: str, seed: int, source: str | None) -> SampleDataModule:
     text: dict[str, Any] = {"source": source or PYTHON_STDLIB, "length": TEXT_LENGTH, "validation_samples": 128}
     if task == "text-16k":  # one row of twice as many tokens as otherwise in a batch
         return TextDataModule(**text | {"length": LONG_TEXT, "validation_samples": 16}, batch_size=1, seed=seed)
-    if task == "mixed":
-        return MixedTextDataModule(chunk=CHUNK, **text, batch_size=ROWS, seed=seed)
     return TextDataModule(**text, batch_size=ROWS, seed=seed)
 
 
 def around(task: str) -> dict[str, Any]:
     """How many blocks a model of a task has around its compressor: those that each chunk goes through alone, and those
     in which its codes read the ones before them."""
-    each = 2 if task in CODED else 1
+    each = 2 if task == "rate" else 1
     return {"before": each, "after": each}
 
 
 def model_of(task: str, make: Maker, **parts: Any) -> nn.Module:
     """The model of a task around a compressor; with ``parts`` that are not its own."""
-    return (autoencoder if task in CODED else language_model)(make(), **parts)
+    return (autoencoder if task == "rate" else language_model)(make(), **parts)
 
 
 def language_model(compressor: wc.Compressor, **parts: Any) -> wc.ChunkReduceLM:
