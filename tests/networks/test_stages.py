@@ -352,7 +352,12 @@ def test_the_layers_of_a_hugging_face_model_are_an_encoder():
     torch.testing.assert_close(made.values[1:], alone.values)
 
 
+class Named(nn.GRU):
+    """A class of one's own that does what its parent does."""
+
+
 TIME_FIRST = {
+    "Named": lambda: Named(zoo.DIM, zoo.DIM),
     "GRU": lambda: nn.GRU(zoo.DIM, zoo.DIM),
     "TransformerEncoderLayer": lambda: nn.TransformerEncoderLayer(zoo.DIM, 2, 32),
     "TransformerEncoder": lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(zoo.DIM, 2, 32), 1),
@@ -370,8 +375,13 @@ def test_modules_that_would_take_rows_for_time_are_refused(name):
     }
     takers["network of a decoder"] = lambda it: wc.ChunkDecoder(chunk_length=16, network=it, head=nn.Identity())
     for argument, take in takers.items():
-        with pytest.raises(ValueError, match=rf"^{argument.split()[0]} holds a \w+ with batch_first=False, .*=True$"):
+        with pytest.raises(
+            ValueError, match=rf"^{argument.split()[0]} holds a \w+ with batch_first=False, .* turns the axes$"
+        ):
             take(TIME_FIRST[name]())
+    adapter = wc.SequenceAdapter(nn.Identity())
+    with pytest.raises(ValueError, match="batch_first=False"):
+        adapter.module = TIME_FIRST[name]()
 
 
 def test_a_class_of_ones_own_may_turn_its_axes_itself():
@@ -383,9 +393,15 @@ def test_a_class_of_ones_own_may_turn_its_axes_itself():
         def forward(self, x):
             return self.gru(x.transpose(0, 1))[0].transpose(0, 1)
 
-    network = wc.ChunkNetwork(chunk_length=16, encoder=Turned(), compressor=zoo.wavelet_compressor())
+    class Turn(nn.Module):
+        def forward(self, x):
+            return x.transpose(0, 1)
+
+    layer = nn.TransformerEncoderLayer(zoo.DIM, 2, 32, dropout=0.0)
     codes = wc.Codes.from_tokens(torch.randn(2, 32, zoo.DIM))
-    torch.testing.assert_close(network(codes).values[1:], network(wc.Codes.from_tokens(codes.values[1:])).values)
+    for encoder in (Turned(), nn.Sequential(Turn(), layer, Turn())):
+        network = wc.ChunkNetwork(chunk_length=16, encoder=encoder, compressor=zoo.wavelet_compressor())
+        torch.testing.assert_close(network(codes).values[1:], network(wc.Codes.from_tokens(codes.values[1:])).values)
 
 
 class Shorter(nn.Module):
@@ -399,6 +415,13 @@ class Shorter(nn.Module):
 
     def forward(self, x, codes=None):
         return (x if self.embedding is None else self.embedding(x))[:, :-1]
+
+
+class Pair(nn.Module):
+    """Two things in place of one."""
+
+    def forward(self, x):
+        return x, x
 
 
 class Bare(nn.Module):
@@ -421,6 +444,13 @@ def test_parts_that_return_something_else_are_named():
         broken = wc.ChunkReduceLM(**parts | {name: part})
         with pytest.raises(ValueError, match=rf"^{name} Shorter returned shape \(2, 39, 16\), expected \(2, 40, dim\)"):
             broken(tokens)
+    parts = {key: getattr(plain, key) for key in ("embedding", "body", "decoder", "head")}
+    with pytest.raises(ValueError, match=r"^embedding Pair returned a tuple, expected \(2, 40, dim\)"):
+        wc.ChunkReduceLM(**parts | {"embedding": Pair()})(tokens)
+    bare = Bare()
+    bare.chunk_length = 16
+    with pytest.raises(ValueError, match="^body Bare returned a Tensor, expected Codes"):
+        wc.ChunkReduceLM(**parts | {"body": bare})(tokens)
     codes = wc.Codes.from_tokens(torch.randn(2, 32, zoo.DIM))
     with pytest.raises(ValueError, match="^compressor Bare returned a Tensor, expected Codes"):
         wc.ChunkNetwork(chunk_length=16, compressor=Bare())(codes)

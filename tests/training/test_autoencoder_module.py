@@ -110,6 +110,23 @@ def test_training_lowers_the_loss_and_the_threshold_moves(tmp_path):
     assert all(isinstance(batch, wc.Codes) for batch in codes)
 
 
+def test_activation_checkpointing_reaches_all_blocks_or_says_that_there_are_none(tmp_path):
+    data = CopyDataModule(symbols=16, length=32, batch_size=2, validation_samples=2)
+    module = AutoencoderModule(model=autoencoder(), warmup_steps=0, activation_checkpointing=True)
+    trainer(tmp_path).fit(module, data)
+    able = [m for m in module.modules() if isinstance(m, (wc.TransformerEncoder, wc.ReduceNetwork))]
+    assert len(able) == 3 and all(m.checkpoint for m in able)
+    plain = autoencoder()
+    plain.body.chunk_networks[0].encoder = nn.GELU()
+    plain.body.reduce_network = wc.ReduceAdapter(network=nn.GELU(), causal=False)
+    plain.decoder.network = nn.GELU()
+    module = AutoencoderModule(model=plain, activation_checkpointing=True)
+    with pytest.raises(
+        ValueError, match="activation_checkpointing=True, but no part of the model can; allowed: with a"
+    ):
+        trainer(tmp_path).fit(module, data)
+
+
 def test_what_a_compressor_owes_is_part_of_what_is_trained_on():
     pruner = wc.HardConcrete(dim=zoo.DIM, target_ratio=zoo.RATIO)
     module = silent(AutoencoderModule(model=autoencoder(zoo.wavelet_compressor(pruner)))).eval()

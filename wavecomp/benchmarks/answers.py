@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -140,7 +141,10 @@ def _found(length: int, runs: Sequence[Run]) -> list[float]:
 def _beyond_true(length: int, runs: Sequence[Run]) -> list[float]:
     told = where(runs, what="simulated", task="sort", length=length)
     made = where(runs, what="answers", task="sort", length=length)
-    return [statistics.mean(own["scores"]) - other["scores"]["the true p0 + p1"] for own, other in zip(made, told)]
+    return [
+        statistics.mean(own["scores"]) - other["scores"]["the true p0 + p1"]
+        for own, other in itertools.product(made, told)
+    ]
 
 
 def _passkey_table(runs: Sequence[Run]) -> list[str]:

@@ -102,7 +102,7 @@ def targets() -> list[Target]:
             speed = functools.partial(_speed, f"one piece{how}", [2**20], step, "banded", "ptwt", "float32")
             found.append(Target(f"one piece of 1,048,576{how}, {PASSES[step]}: speed, x ptwt", bound, speed))
     for name, what, bound in (
-        ("time exponent", "time grows with that power of the length, up to 1,048,576", 1.1),
+        ("time exponent", "forward and backward: power of the length that time grows with, up to 1,048,576", 1.1),
         ("training memory", "training's memory beyond tensors and gradients, x the input", 1.5),
         ("matrix of 128, with backward", "the matrix of chunks of 128, forward and backward, ms", 5.0),
     ):
@@ -245,7 +245,7 @@ def _growth(sizes: Sequence[int], device: torch.device, repeats: int) -> Iterato
     """Pieces of all sizes by turns, and the power of the length that time grows with between the first and the last."""
     pieces = {str(length): _noise((1, length, 64), torch.float32, device) for length in sizes}
     steps = {name: _both(_values(_transform("banded", x)), [torch.randn_like(x)], x) for name, x in pieces.items()}
-    seconds = measure.interleaved(steps, repeats)
+    seconds = measure.interleaved(steps, repeats, warm=True)
     for name, x in pieces.items():
         yield _entry("growth", x, "banded") | {"pass": "both", "seconds": seconds[name]}
     value = measure.exponent(sizes, [statistics.median(each) for each in seconds.values()])

@@ -45,13 +45,22 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def interleaved(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each repetition, all functions by turns, after one call of each for warmth."""
+def interleaved(
+    functions: Mapping[str, Callable[[], object]], repeats: int, *, warm: bool = False
+) -> dict[str, list[float]]:
+    """Seconds of each repetition, all functions by turns, after one call of each for warmth.
+
+    Args:
+        warm: whether each is called once more before each time: where they are of different sizes, the caches of a
+            small one are those that a large one left.
+    """
     for function in functions.values():
         function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
+            if warm:
+                function()
             finish()
             start = time.perf_counter()
             function()

@@ -90,7 +90,8 @@ def table(results: Mapping[str, Sequence[Run]], benchmarks: Sequence[str]) -> st
     for name in benchmarks:
         module = importlib.import_module(f"wavecomp.benchmarks.{name}")
         for target in module.targets() if hasattr(module, "targets") else ():
-            files = [file for file in results if file.startswith(f"{name}-") and file.endswith("-cpu") != target.gpu]
+            files = [file for file in results if file.startswith(f"{name}-")]
+            files = [file for file in files if file.startswith(f"{name}-cpu") != target.gpu]
             rows.append([f"`{name}`", *target.told([entry for file in files for entry in results[file]])])
     answers = [row[-1] for row in rows]
     note = (

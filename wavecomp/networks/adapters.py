@@ -52,11 +52,15 @@ class SequenceAdapter(Module):
         padding_mask: str | None = None,
     ) -> None:
         super().__init__()
-        check_batch_first("module", module)
         self.module = module
         self.channels_first = channels_first
         self.causal_mask = causal_mask
         self.padding_mask = padding_mask
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "module":
+            check_batch_first(name, value)
+        super().__setattr__(name, value)
 
     def extra_repr(self) -> str:
         masks = f"causal_mask={self.causal_mask!r}, padding_mask={self.padding_mask!r}"
@@ -109,9 +113,13 @@ class ReduceAdapter(Module):
 
     def __init__(self, *, network: nn.Module, causal: bool) -> None:
         super().__init__()
-        check_batch_first("network", network)
         self.network = network
         self.causal = causal
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "network":
+            check_batch_first(name, value)
+        super().__setattr__(name, value)
 
     def extra_repr(self) -> str:
         return f"causal={self.causal}"

@@ -150,21 +150,29 @@ def check_codes(name: str, module: nn.Module, out: Any) -> Codes:
 def check_batch_first(name: str, module: nn.Module) -> None:
     """Raise ``ValueError`` for a module of PyTorch that takes its first axis for time, as they do unless told.
 
-    Shapes would fit all the same, and every row would read the others.
+    Shapes would fit all the same, and every row would read the others. What stands beside a class of one's own may get
+    its axes turned by it, and passes.
 
     Args:
         name: of the argument that the module came as.
     """
     found = uncompiled(module)
-    if not type(found).__module__.startswith("torch.nn"):
-        return  # a class of one's own may turn its axes before it asks such a module
-    if getattr(found, "batch_first", True) is False:
+    parts = list(found.children()) if isinstance(found, (nn.Sequential, nn.TransformerEncoder)) else []
+    parts = list(found.layers) if isinstance(found, nn.TransformerEncoder) else parts
+    if not all(map(_forward_of_torch, (found, *parts))):
+        return
+    told = found.self_attn if isinstance(found, nn.TransformerEncoderLayer) else found
+    if getattr(told, "batch_first", True) is False:
         raise ValueError(
             f"{name} holds a {type(found).__name__} with batch_first=False, which takes rows for time; "
-            "allowed: batch_first=True"
+            "allowed: batch_first=True, or a class that turns the axes"
         )
-    for child in found.children():
-        check_batch_first(name, child)
+    for part in parts:
+        check_batch_first(name, part)
+
+
+def _forward_of_torch(module: nn.Module) -> bool:
+    return type(module).forward.__module__.startswith("torch.")
 
 
 def takes_lengths(network: nn.Module) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -28,12 +30,22 @@ def embed_tokens(embedding: nn.Module, tokens: Tensor, lengths: Tensor | None = 
     check_tokens(tokens, lengths)
     if lengths is not None:
         tokens = torch.where(torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None], tokens, 0)
-    values = embedding(tokens)
-    if values.shape[:-1] != tokens.shape:
+    return Codes.from_tokens(check_places("embedding", embedding, embedding(tokens), tokens), lengths)
+
+
+def check_places(name: str, module: nn.Module, out: Any, tokens: Tensor) -> Tensor:
+    """What a module returned, or a ``ValueError`` unless it is a tensor of one vector per token.
+
+    Args:
+        name: of the argument that the module came as.
+        tokens: ``(batch, length)``.
+    """
+    shape = tuple(out.shape) if isinstance(out, Tensor) else None
+    if shape is None or shape[:-1] != tokens.shape:
+        told = f"a {type(out).__name__}" if shape is None else f"shape {shape}"
         batch, length = tokens.shape
-        kind = type(embedding).__name__
-        raise ValueError(f"embedding {kind} returned shape {tuple(values.shape)}, expected ({batch}, {length}, dim)")
-    return Codes.from_tokens(values, lengths)
+        raise ValueError(f"{name} {type(module).__name__} returned {told}, expected ({batch}, {length}, dim)")
+    return out
 
 
 def check_tokens(tokens: Tensor, lengths: Tensor | None) -> None:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from wavecomp.codes import Codes
 from wavecomp.files import Pretrained
+from wavecomp.networks.chunk import check_codes
 from wavecomp.networks.chunk_reduce import ChunkReduce
-from wavecomp.networks.embedding import check_tokens, embed_tokens
+from wavecomp.networks.embedding import check_places, check_tokens, embed_tokens
 from wavecomp.networks.generation import Sampler, generate, stream
 
 
@@ -80,17 +81,14 @@ class ChunkReduceLM(Pretrained):
         else:
             codes = codes.replace(values=codes.values.to(embedded.values.dtype))
         states = self.decoder(embedded.values, codes, **({"start": start} if start else {}))
-        if not start and states.shape[:-1] != tokens.shape:
-            kind, (batch, length) = type(self.decoder).__name__, tokens.shape
-            raise ValueError(f"decoder {kind} returned shape {tuple(states.shape)}, expected ({batch}, {length}, dim)")
-        return self.head(states)
+        return self.head(states if start else check_places("decoder", self.decoder, states, tokens))
 
     if TYPE_CHECKING:
         __call__ = forward
 
     def encode(self, tokens: Tensor, lengths: Tensor | None = None) -> Codes:
         """The codes of all tokens, those of a short last chunk included (which no prediction sees)."""
-        return self.body(embed_tokens(self.embedding, tokens, lengths))
+        return check_codes("body", self.body, self.body(embed_tokens(self.embedding, tokens, lengths)))
 
     def context(self, tokens: Tensor, lengths: Tensor | None = None) -> Codes:
         """The codes that a prediction within these rows can see: those of :meth:`before_last`."""

@@ -33,11 +33,12 @@ class CompressionModule(L.LightningModule):
         betas: of AdamW.
         warmup_steps: steps until the peak.
         final_share: share of the peak that is left at the end of the cosine.
-        activation_checkpointing: have all blocks of encoders, Reduce-Network and decoder computed again for their
-            gradients rather than remember what they computed: ``checkpoint`` of each.
+        activation_checkpointing: have the blocks of encoders, Reduce-Network and decoder of this library computed again
+            for their gradients rather than remember what they computed: ``checkpoint`` of each.
 
     Raises:
-        ValueError: a rate that is not positive, a negative decay or warm-up, a share outside 0 to 1.
+        ValueError: a rate that is not positive, a negative decay or warm-up, a share outside 0 to 1; activation
+            checkpointing where there is nothing to compute again.
     """
 
     shown: tuple[str, ...] = ()
@@ -86,9 +87,14 @@ class CompressionModule(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         if self.activation_checkpointing:
-            for module in self.modules():
-                if isinstance(module, (TransformerEncoder, ReduceNetwork, LocalDecoder)):
-                    module.checkpoint = True
+            able = [m for m in self.modules() if isinstance(m, (TransformerEncoder, ReduceNetwork, LocalDecoder))]
+            if not able:
+                raise ValueError(
+                    "activation_checkpointing=True, but no part of the model can; allowed: with a TransformerEncoder, "
+                    "ReduceNetwork or LocalDecoder"
+                )
+            for module in able:
+                module.checkpoint = True
         self.check_data(getattr(self.trainer, "datamodule", None))
 
     def check_data(self, data: L.LightningDataModule | None) -> None:
