@@ -182,7 +182,7 @@ def _sort_table(runs: Sequence[Run]) -> list[str]:
         for name, row in rows.items()
     ]
     note = (
-        f"Answers that are right, in per cent of {_samples(runs, 'answers')}, by symbols to be sorted. Symbols are "
+        f"Answers that are right, in per cent of {_samples(runs)}, by symbols to be sorted. Symbols are "
         "drawn from a distribution that goes from p0 at the beginning of a sample to p1 at its end; what others know "
         "is told them, not learned. All are told the right answers before the one that they give."
     )
@@ -201,15 +201,15 @@ def _ruler_table(runs: Sequence[Run]) -> list[str]:
         rows.append([_trained_on(name, runs), task, *cells, f"{effective_length(shares):,}"])
     header = ["RULER: trained on", "task", *(f"{length:,}" for length in lengths), "effective length"]
     note = (
-        f"References that an answer holds, in per cent, of {_samples(runs, 'answers')}, by bytes of the test; the "
+        f"References that an answer holds, in per cent, of {_samples(runs)}, by bytes of the test; the "
         "effective length is the longest up to which they are more than the 85.6 of Llama 2 at its own."
     )
     return [note, markdown(header, rows)]
 
 
-def _samples(runs: Sequence[Run], what: str) -> str:
+def _samples(runs: Sequence[Run]) -> str:
     """How many there were of each length."""
-    counts = {entry.get("samples") or len(entry["scores"]) for entry in where(runs, what=what)}
+    counts = {entry.get("samples") or len(entry["scores"]) for entry in runs}
     return f"{span([*counts], '.0f')} samples of each length"
 
 
