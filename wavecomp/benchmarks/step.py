@@ -1,4 +1,4 @@
-"""``step``: training steps (forward, backward, AdamW) of five models with equally many parameters, context by context.
+"""``step``: training steps (forward, backward, AdamW) of models with equally many parameters, context by context.
 
 wavelet   the hierarchy: wavelet codes of chunks of 64 at ratio 8, one of the decoder's layers reads them
 stacked   the same in two stages: a quarter of the codes for what lies further back than 256 bytes
