@@ -170,7 +170,7 @@ def local_class():
         (one_part_twice, "ChunkReduceClassifier.body.chunk_networks.0.encoder.1 is in the model under another name"),
         (local_class, "class .*Local of test_pretrained cannot be imported by its name"),
         (lambda: classifier(encoder=Forgetful(zoo.DIM)), "Forgetful keeps no 'width', so .* wavecomp.Module"),
-        (lambda: classifier(encoder=nn.GRU(zoo.DIM, zoo.DIM)), "GRU keeps no 'args'"),
+        (lambda: classifier(encoder=nn.GRU(zoo.DIM, zoo.DIM, batch_first=True)), "GRU keeps no 'args'"),
         (lambda: classifier(encoder=Doubled(zoo.DIM, more=torch.ones(1))), "has type Tensor, which no config holds"),
     ],
 )

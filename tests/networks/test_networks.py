@@ -173,7 +173,9 @@ def test_saved_codes_stand_in_for_the_past():
         ),
         (
             lambda: wc.ChunkNetwork(
-                chunk_length=8, encoder=nn.GRU(zoo.DIM, zoo.DIM), compressor=wc.MeanPoolCompressor(count=1)
+                chunk_length=8,
+                encoder=nn.GRU(zoo.DIM, zoo.DIM, batch_first=True),
+                compressor=wc.MeanPoolCompressor(count=1),
             )(wc.Codes.from_tokens(torch.randn(1, 8, zoo.DIM))),
             r"encoder GRU returned a tuple, expected a tensor of shape \(1, 8, 16\); SequenceAdapter takes",
         ),
