@@ -358,6 +358,7 @@ class Named(nn.GRU):
 
 TIME_FIRST = {
     "Named": lambda: Named(zoo.DIM, zoo.DIM),
+    "scripted": lambda: torch.jit.script(nn.GRU(zoo.DIM, zoo.DIM)),
     "GRU": lambda: nn.GRU(zoo.DIM, zoo.DIM),
     "TransformerEncoderLayer": lambda: nn.TransformerEncoderLayer(zoo.DIM, 2, 32),
     "TransformerEncoder": lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(zoo.DIM, 2, 32), 1),
@@ -399,7 +400,7 @@ def test_a_class_of_ones_own_may_turn_its_axes_itself():
 
     layer = nn.TransformerEncoderLayer(zoo.DIM, 2, 32, dropout=0.0)
     codes = wc.Codes.from_tokens(torch.randn(2, 32, zoo.DIM))
-    for encoder in (Turned(), nn.Sequential(Turn(), layer, Turn())):
+    for encoder in (Turned(), nn.Sequential(Turn(), layer, Turn()), torch.jit.script(nn.Linear(zoo.DIM, zoo.DIM))):
         network = wc.ChunkNetwork(chunk_length=16, encoder=encoder, compressor=zoo.wavelet_compressor())
         torch.testing.assert_close(network(codes).values[1:], network(wc.Codes.from_tokens(codes.values[1:])).values)
 

@@ -157,8 +157,9 @@ def check_batch_first(name: str, module: nn.Module) -> None:
         name: of the argument that the module came as.
     """
     found = uncompiled(module)
-    parts = list(found.children()) if isinstance(found, (nn.Sequential, nn.TransformerEncoder)) else []
-    parts = list(found.layers) if isinstance(found, nn.TransformerEncoder) else parts
+    parts: list[nn.Module] = []
+    if isinstance(found, (nn.Sequential, nn.TransformerEncoder)):
+        parts = list(found if isinstance(found, nn.Sequential) else found.layers)
     if not all(map(_forward_of_torch, (found, *parts))):
         return
     told = found.self_attn if isinstance(found, nn.TransformerEncoderLayer) else found
@@ -172,7 +173,8 @@ def check_batch_first(name: str, module: nn.Module) -> None:
 
 
 def _forward_of_torch(module: nn.Module) -> bool:
-    return type(module).forward.__module__.startswith("torch.")
+    forward = inspect.getattr_static(type(module), "forward")  # of a scripted one it is no function
+    return str(getattr(forward, "__module__", "")).startswith("torch.")
 
 
 def takes_lengths(network: nn.Module) -> bool:
