@@ -62,8 +62,7 @@ def table(runs: Sequence[Run]) -> str:
     for name in dict.fromkeys(entry["encoding"] for entry in runs):
         own = [entry for entry in runs if entry["encoding"] == name]
         recall = [entry["accuracy"] for entry in own if entry["task"] == "recall"]
-        near, far = (sum(accuracy[at] for accuracy in recall) for at in (0, -1))
-        kept = f"{far / near:.1%}" if near else ""
+        kept = "".join(f"{share:.1%}" for share in _kept(recall))
         rows.append(
             [
                 name,
@@ -85,7 +84,7 @@ def targets() -> list[Target]:
     """What coarse marks cost on text, and how far beyond training they serve."""
     return [
         Target(f"{COARSE}: bits of text beyond full precision", 0.01, _dearer, at_most=True, seeds=SEEDS, form=".2%"),
-        Target(f"{COARSE}: accuracy at {LONGER[-1]} times the length, of that at 1", 0.95, _kept, form=".1%"),
+        Target(f"{COARSE}: accuracy at {LONGER[-1]} times the length, of that at 1", 0.95, _longer, form=".1%"),
     ]
 
 
@@ -95,10 +94,14 @@ def _dearer(runs: Sequence[Run]) -> list[float]:
     return [a["bits"] / b["bits"] - 1 for a, b in paired(coarse, fine)]
 
 
-def _kept(runs: Sequence[Run]) -> list[float]:
-    accuracies = [entry["accuracy"] for entry in where(runs, task="recall", encoding=COARSE)]
+def _longer(runs: Sequence[Run]) -> list[float]:
+    return _kept([entry["accuracy"] for entry in where(runs, task="recall", encoding=COARSE)])
+
+
+def _kept(accuracies: Sequence[Sequence[float]]) -> list[float]:
+    """The accuracy at the longest over that at the shortest, of all seeds together; none where there is none."""
     near, far = (sum(accuracy[at] for accuracy in accuracies) for at in (0, -1))
-    return [far / near] if accuracies else []
+    return [far / near] if near else []
 
 
 def _member(task: str, name: str, seed: int, steps: int, source: str | None) -> Run:

@@ -45,17 +45,20 @@ class Target(NamedTuple):
             >>> target.met([{"bits": 2.3}, {"bits": 2.4}]), target.met([{"bits": 2.5}]), target.met([])
             (True, False, None)
         """
-        found = self.values(runs)
-        if not found:
-            return None
-        mean = statistics.mean(found)
-        return mean <= self.bound if self.at_most else mean >= self.bound
+        return self._keeps(self.values(runs))
 
     def told(self, runs: Sequence[Run]) -> list[str]:
         """Cells of a row: the figure, what is asked, what is measured, and whether that will do."""
         asked = f"{'at most' if self.at_most else 'at least'} {self.bound:{self.form}}"
-        measured = mean_and_spread(self.values(runs), self.seeds, self.form) or "not yet"
-        return [self.what, asked, measured, {True: "yes", False: "no", None: ""}[self.met(runs)]]
+        found = self.values(runs)
+        measured = mean_and_spread(found, self.seeds, self.form) or "not yet"
+        return [self.what, asked, measured, {True: "yes", False: "no", None: ""}[self._keeps(found)]]
+
+    def _keeps(self, found: Sequence[float]) -> bool | None:
+        if not found:
+            return None
+        mean = statistics.mean(found)
+        return mean <= self.bound if self.at_most else mean >= self.bound
 
 
 def where(runs: Iterable[Run], **wanted: object) -> list[Run]:
