@@ -309,7 +309,7 @@ def test_a_run_that_is_killed_resumes_from_its_last_validation(trained, tmp_path
     same_model(trained / "version_0", tmp_path / "version_1")
 
 
-def test_the_last_checkpoint_is_kept_when_validation_gets_worse(tmp_path, monkeypatch):
+def test_the_last_checkpoint_is_kept_when_validation_gets_worse(tmp_path, monkeypatch, capsys):
     step = killed_at(7)
 
     def spoilt(self, batch, batch_idx):
@@ -327,10 +327,17 @@ def test_the_last_checkpoint_is_kept_when_validation_gets_worse(tmp_path, monkey
     assert len(loss) == 3 and best < 6
     for name, step in (("last.ckpt", 6), ("best.ckpt", best)):
         assert torch.load(tmp_path / "version_0" / name, weights_only=True)["global_step"] == step
+    # a folder stands for the better one, but to go on from
+    scale = [float(wc.load(tmp_path / "version_0" / name).head.weight.detach().norm()) for name in ("", "best.ckpt")]
+    assert scale[0] == scale[1]
+    capsys.readouterr()
+    measure = ["--config", str(tmp_path / "version_0" / "config.yaml"), "--ckpt_path", str(tmp_path / "version_0")]
+    cli.main(["validate", *measure, "--trainer.default_root_dir", str(tmp_path)])
+    assert f"{min(loss):.3f}"[:5] in capsys.readouterr().out
 
 
 def same_model(one, other):
-    mine, theirs = wc.load(one).state_dict(), wc.load(other).state_dict()
+    mine, theirs = (wc.load(run / "last.ckpt").state_dict() for run in (one, other))
     assert all(torch.equal(mine[name], theirs[name]) for name in mine) and mine
 
 

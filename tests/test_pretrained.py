@@ -241,7 +241,7 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path):
         wc.load(tmp_path)
     weights.unlink()
     torch.save({"state_dict": model.state_dict()}, tmp_path / "model.bin")
-    with pytest.raises(FileNotFoundError, match=r"last.ckpt does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"holds neither best.ckpt, last.ckpt nor model.safetensors"):
         wc.ChunkReduceClassifier.from_pretrained(tmp_path)
 
 

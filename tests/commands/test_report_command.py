@@ -45,7 +45,10 @@ def test_what_has_no_report_is_said_in_one_line(run, tmp_path, capsys):
         ([TINY, "--checkpoint", run, "--output", tmp_path / "x.png"], "suffix '.png'; allowed: .html"),
         ([tmp_path / "empty", "--checkpoint", run, "--output", page], "is empty; give one with some text"),
         ([tmp_path / "x", "--checkpoint", run, "--output", page], "x does not exist"),
-        ([TINY, "--checkpoint", tmp_path, "--output", page], "last.ckpt does not exist"),
+        (
+            [TINY, "--checkpoint", tmp_path, "--output", page],
+            "is no run or model: it holds neither best.ckpt, last.ckpt nor",
+        ),
     ):
         assert message in fails(capsys, "report", *args)
     assert not page.exists()

@@ -116,7 +116,9 @@ def test_what_is_pruned_of_packets_goes_to_the_approximation_at_its_place(kind, 
     kept = bands.layout.always | (torch.rand(1, 3, length) < 0.3)
     order = {
         path: place
-        for place, path in enumerate(wc.wavelets.wavelet_packet(x, "haar", level=level).paths(order="frequency"))
+        for place, path in enumerate(
+            wc.wavelets.wavelet_packet(x, "haar", level=level, axis=-2).paths(order="frequency")
+        )
     }
     layout = bands.layout
     names, index = (field.expand(1, 3, length) for field in (layout.band, layout.index))

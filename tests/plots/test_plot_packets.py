@@ -59,7 +59,7 @@ def test_bands_with_trees_of_their_own_are_tiled_by_the_nodes_that_their_layouts
 
 
 def test_a_basis_of_packets_is_tiled_by_the_nodes_that_it_marks():
-    tree = wavelet_packet(signals(), "haar", level=3, mode="periodization")
+    tree = wavelet_packet(signals(), "haar", level=3, mode="periodization", axis=-2)
     basis = best_basis(tree)
     ax = wc.plots.plot_packet_tree(basis)
     for chunk in range(4):
@@ -72,12 +72,12 @@ def test_a_basis_of_packets_is_tiled_by_the_nodes_that_it_marks():
 
 
 def test_a_basis_may_be_of_one_signal_or_of_a_batch():
-    tree = wavelet_packet(signals(), "haar", level=2, mode="periodization")
+    tree = wavelet_packet(signals(), "haar", level=2, mode="periodization", axis=-2)
     rows = image(wc.plots.plot_packet_tree(best_basis(tree)))
-    single = best_basis(wavelet_packet(signals()[1], "haar", level=2, mode="periodization"))
+    single = best_basis(wavelet_packet(signals()[1], "haar", level=2, mode="periodization", axis=-2))
     assert image(wc.plots.plot_packet_tree(single)).shape == (4, 1)
     twice = best_basis(
-        wavelet_packet(torch.stack([signals()[:2], signals()[1:3]]), "haar", level=2, mode="periodization")
+        wavelet_packet(torch.stack([signals()[:2], signals()[1:3]]), "haar", level=2, mode="periodization", axis=-2)
     )
     assert np.array_equal(image(wc.plots.plot_packet_tree(twice, row=1)), rows[:, 1:3])
 

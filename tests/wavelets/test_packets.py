@@ -45,7 +45,7 @@ def test_nodes_have_pywts_numbers_and_order(mode):
     for wavelet in ("haar", "db3", "db4", "bior2.2"):
         for length in (33, 37, 64):
             x = random.normal(size=(2, length, 2))
-            ours = wavelet_packet(torch.from_numpy(x), wavelet, level=3, mode=mode)
+            ours = wavelet_packet(torch.from_numpy(x), wavelet, level=3, mode=mode, axis=-2)
             theirs = pywt.WaveletPacket(x, wavelet, mode=mode, maxlevel=3, axis=1)
             for level, order in itertools.product((1, 2, 3), ("natural", "frequency")):
                 nodes = theirs.get_level(level, order={"frequency": "freq"}.get(order, order))
@@ -63,7 +63,7 @@ def test_frequency_order_sorts_the_pass_bands():
     loudest = []
     for place in range(8):
         tone = torch.cos(math.pi * (place + 0.5) / 8 * time)[:, None]
-        tree = wavelet_packet(tone, "db12", level=3, mode="periodization")
+        tree = wavelet_packet(tone, "db12", level=3, mode="periodization", axis=-2)
         energy = torch.stack([tree[path].square().sum() for path in tree.paths(order="frequency")])
         loudest.append(int(energy.argmax()))
     assert loudest == list(range(8))
@@ -92,7 +92,7 @@ def test_every_basis_gives_the_signal_back(shape, axis, length, level, wavelet, 
 
 def test_the_inverse_reads_the_leaves_that_it_is_given():
     x = torch.randn(2, 33, 3, dtype=torch.float64)
-    tree = wavelet_packet(x, "db2", level=2)
+    tree = wavelet_packet(x, "db2", level=2, axis=-2)
     leaves = {path: 3 * tree[path] for path in ("a", "dd", "da")}
     torch.testing.assert_close(tree.inverse(leaves), 3 * x)
     assert not torch.allclose(tree.inverse({**leaves, "dd": tree["dd"] + 1}), 3 * x)
@@ -117,7 +117,7 @@ def test_the_best_basis_is_the_cheapest_of_all(cost, mode):
     rows = torch.randn(2, 6, 24, 2, dtype=torch.float64)
     rows[0, :4] = torch.sin(time[:, None] * torch.tensor([0.3, 1.1, 2.0, 2.9])[:, None, None])
     rows[1, :4] = rows[1, :4] * torch.exp(-((time[:, None] - 9) ** 2) / torch.tensor([0.3, 2, 9, 40])[:, None, None])
-    tree = wavelet_packet(rows, "db2", level=3, mode=mode)
+    tree = wavelet_packet(rows, "db2", level=3, mode=mode, axis=-2)
     basis = best_basis(tree, cost=cost)
     everything = [set(paths) for paths in bases(3)]
     assert len(everything) == 26
@@ -138,7 +138,7 @@ def test_a_tone_picks_a_deep_tree_and_a_click_keeps_a_shallow_one(cost):
     x = torch.zeros(2, 128, 1, dtype=torch.float64)
     x[0, :, 0] = torch.sin(2 * math.pi * 21 / 128 * torch.arange(128))
     x[1, 50] = 1
-    tree = wavelet_packet(x, "db4", level=4, mode="periodization")
+    tree = wavelet_packet(x, "db4", level=4, mode="periodization", axis=-2)
     basis = best_basis(tree, cost=cost)
     assert chosen(basis, 1) == {""}
     assert depth(basis, 0) > 2 and max(map(len, chosen(basis, 0))) == 4
@@ -148,7 +148,7 @@ def test_each_row_takes_its_own_leaves():
     x = torch.zeros(2, 64, 1, dtype=torch.float64)
     x[0, :, 0] = torch.sin(2 * math.pi * 11 / 64 * torch.arange(64))
     x[1, 20] = 1
-    tree = wavelet_packet(x, "db2", level=3, mode="periodization")
+    tree = wavelet_packet(x, "db2", level=3, mode="periodization", axis=-2)
     basis = best_basis(tree)
     assert chosen(basis, 0) != chosen(basis, 1)
     # what a row does not keep, it does not read
@@ -168,7 +168,7 @@ def test_rows_are_what_is_left_of_the_axes():
         basis = best_basis(tree)
         assert basis.cost.shape == rows and basis.kept["d"].shape == rows and basis.kept["d"].dtype == torch.bool
         torch.testing.assert_close(tree.inverse(basis=basis), x)
-    apart = wavelet_packet(x[1, :, 2], "haar", level=1, mode="periodization")
+    apart = wavelet_packet(x[1, :, 2], "haar", level=1, mode="periodization", axis=-2)
     together = best_basis(wavelet_packet(x, "haar", level=1, mode="periodization", axis=1))
     torch.testing.assert_close(best_basis(apart).cost, together.cost[1, 2])
 
@@ -178,7 +178,7 @@ def test_silence_has_a_finite_cost_and_gradient(cost):
     x = torch.zeros(2, 16, 1)
     x[1, 3] = 1
     x.requires_grad_()
-    basis = best_basis(wavelet_packet(x, "db2", level=2, mode="periodization"), cost=cost)
+    basis = best_basis(wavelet_packet(x, "db2", level=2, mode="periodization", axis=-2), cost=cost)
     assert basis.cost[0] == 0 and chosen(basis, 0) == {""}
     (gradient,) = torch.autograd.grad(basis.cost.sum(), x)
     assert basis.cost.isfinite().all() and gradient.isfinite().all()
@@ -188,7 +188,7 @@ def test_silence_has_a_finite_cost_and_gradient(cost):
 def test_loudness_does_not_count(cost):
     x = torch.randn(8, 32, 2)
     bases = [
-        best_basis(wavelet_packet(x * loud, "db2", level=3, mode="periodization"), cost=cost)
+        best_basis(wavelet_packet(x * loud, "db2", level=3, mode="periodization", axis=-2), cost=cost)
         for loud in (1, 2.0**-100, 2.0**100)
     ]
     for other in bases[1:]:
@@ -201,23 +201,25 @@ def test_gradients():
     for mode in ("symmetric", "periodization"):
 
         def there(x, mode=mode):
-            return tuple(wavelet_packet(x, "db2", level=2, mode=mode).nodes.values())
+            return tuple(wavelet_packet(x, "db2", level=2, mode=mode, axis=-2).nodes.values())
 
         def and_back(x, mode=mode):
-            tree = wavelet_packet(x, "db2", level=2, mode=mode)
+            tree = wavelet_packet(x, "db2", level=2, mode=mode, axis=-2)
             return tree.inverse({path: tree[path] ** 2 for path in ("aa", "ad", "d")})
 
         assert torch.autograd.gradcheck(there, x)
         assert torch.autograd.gradcheck(and_back, x)
     for cost in COSTS:
-        assert torch.autograd.gradcheck(lambda x, c=cost: best_basis(wavelet_packet(x, "db2", level=2), cost=c).cost, x)
+        assert torch.autograd.gradcheck(
+            lambda x, c=cost: best_basis(wavelet_packet(x, "db2", level=2, axis=-2), cost=c).cost, x
+        )
 
 
 @pytest.mark.parametrize("dtype, bound", [(torch.bfloat16, 4e-2), (torch.float16, 5e-3)])
 def test_half_precision_stays_close(dtype, bound):
     x = torch.randn(3, 64, 2, dtype=torch.float64)
-    exact = wavelet_packet(x, "db2", level=3)
-    tree = wavelet_packet(x.to(dtype), "db2", level=3)
+    exact = wavelet_packet(x, "db2", level=3, axis=-2)
+    tree = wavelet_packet(x.to(dtype), "db2", level=3, axis=-2)
     for path, reference in exact.nodes.items():
         assert tree[path].dtype == dtype
         assert (tree[path].double() - reference).abs().max() <= bound * reference.abs().max()
@@ -229,7 +231,7 @@ def test_half_precision_stays_close(dtype, bound):
 
 
 def shrunk(x, cost):
-    tree = wavelet_packet(x, "db2", level=2, mode="periodization")
+    tree = wavelet_packet(x, "db2", level=2, mode="periodization", axis=-2)
     nodes = {path: torch.where(node.abs() > 0.5, node, 0) for path, node in tree.nodes.items()}
     return tree.replace(nodes=nodes).inverse(basis=best_basis(tree, cost=cost))
 
@@ -249,13 +251,13 @@ def test_nothing_waits_for_values():
 
 
 def test_a_tree_moves_and_casts():
-    tree = wavelet_packet(torch.randn(2, 8, 1), "haar", level=2).to(torch.float64)
+    tree = wavelet_packet(torch.randn(2, 8, 1), "haar", level=2, axis=-2).to(torch.float64)
     assert {node.dtype for node in tree.nodes.values()} == {torch.float64}
     assert tree.inverse().dtype == torch.float64
 
 
 def small(**changes):
-    return wavelet_packet(**{"data": torch.randn(2, 8, 1), "wavelet": "haar", "level": 2} | changes)
+    return wavelet_packet(**{"data": torch.randn(2, 8, 1), "wavelet": "haar", "level": 2, "axis": -2} | changes)
 
 
 @pytest.mark.parametrize(

@@ -193,8 +193,8 @@ def test_bands_of_another_transform_are_refused():
 def test_a_mode_that_is_misspelt_is_named_where_no_level_is_left(level):
     x = torch.randn(5, 2)
     for call in (
-        lambda: wc.wavelets.wavedec(x, "db4", mode="symetric", level=level),
-        lambda: wc.wavelets.waverec([x], "db4", mode="symetric"),
+        lambda: wc.wavelets.wavedec(x, "db4", mode="symetric", level=level, axis=-2),
+        lambda: wc.wavelets.waverec([x], "db4", mode="symetric", axis=-2),
         lambda: wavedec2(x, "db4", mode="symetric", level=level),
         lambda: waverec2([x], "db4", mode="symetric"),
     ):

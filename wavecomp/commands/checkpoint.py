@@ -10,7 +10,9 @@ from wavecomp.networks import ChunkReduceLM
 
 def add_checkpoint(parser: ArgumentParser) -> None:
     """The argument ``--checkpoint``."""
-    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="a checkpoint, or the folder of a run")
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="PATH", help="a checkpoint, or the folder of a run: its best.ckpt"
+    )
 
 
 def byte_model(path: str) -> ChunkReduceLM:

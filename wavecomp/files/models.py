@@ -12,6 +12,8 @@ from torch import nn
 from wavecomp.files.config import CONFIG, build
 from wavecomp.files.shared import WEIGHTS, fill, load_shared
 
+BEST, LAST = "best.ckpt", "last.ckpt"
+
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The contents of a training checkpoint, on the CPU; tensors and plain values only.
@@ -35,6 +37,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def checkpoint_in(run: Path) -> Path:
+    """The checkpoint to use of a run's folder: of the lowest validation loss, or the last where nothing was validated.
+
+    Raises:
+        FileNotFoundError: a folder with neither.
+    """
+    for name in (BEST, LAST):
+        if (run / name).is_file():
+            return run / name
+    raise FileNotFoundError(f"folder {run} is no run or model: it holds neither {BEST}, {LAST} nor {WEIGHTS}")
+
+
 def load(path: str | Path, *, trusted: Sequence[str] | None = None) -> nn.Module:
     """A model from disk, in eval mode, on the CPU: of a run, or of ``save_pretrained``.
 
@@ -43,7 +57,8 @@ def load(path: str | Path, *, trusted: Sequence[str] | None = None) -> nn.Module
     ``save_pretrained`` may come from a stranger, and names classes of wavecomp and of ``torch.nn`` only.
 
     Args:
-        path: a checkpoint of a run, its folder (then ``last.ckpt``), or a folder with a ``model.safetensors``.
+        path: a checkpoint of a run, its folder (then ``best.ckpt``, or ``last.ckpt`` where nothing was validated), or a
+            folder with a ``model.safetensors``.
         trusted: packages that the config may name classes of, besides wavecomp and ``torch.nn``; as said above unless
             given.
 
@@ -55,7 +70,7 @@ def load(path: str | Path, *, trusted: Sequence[str] | None = None) -> nn.Module
     if (path / WEIGHTS).is_file():
         return load_shared(path, trusted=trusted or ())
     if path.is_dir():
-        path = path / "last.ckpt"
+        path = checkpoint_in(path)
     state = read_checkpoint(path)["state_dict"]
     model = build(path.parent / CONFIG, trusted=trusted)
     prefix = "model."

@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wavecomp.files import CONFIG, read_checkpoint
+from wavecomp.files.models import LAST, checkpoint_in
 from wavecomp.files.recipes import headline, recipe_path, recipes
 from wavecomp.training.callbacks import BytesPerSecond, LastCheckpoint, SafeStop, SaveCodes
 from wavecomp.training.checkpoints import WholeFiles
@@ -128,7 +129,8 @@ class Cli(LightningCLI):
                 raise ValueError(f"{self.config.subcommand} needs --ckpt_path FILE: it measures a trained model")
             return None
         path = newest_checkpoint(Path(root)) if asked == "last" else Path(asked)
-        path = path / "last.ckpt" if path.is_dir() else path
+        if path.is_dir():  # a run goes on from where it was, and is measured where it was best
+            path = path / LAST if self.config.subcommand == "fit" else checkpoint_in(path)
         read_checkpoint(path)
         return str(path)
 

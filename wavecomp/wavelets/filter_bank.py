@@ -90,7 +90,7 @@ class WaveletFilterBank(FilterBank):
         even = x.shape[-2] // 2 * 2
         if not even:
             return x, x[..., :0, :]
-        low, high = dwt(wide[..., :even, :], self.taps, mode="periodization")
+        low, high = dwt(wide[..., :even, :], self.taps, mode="periodization", axis=-2)
         return torch.cat([low.to(x.dtype), x[..., even:, :]], dim=-2), high.to(x.dtype)
 
     def synthesis(
@@ -104,7 +104,7 @@ class WaveletFilterBank(FilterBank):
         half = high.shape[-2]
         if not half:
             return low.to(dtype)
-        even = idwt(low[..., :half, :], high, self.taps, mode="periodization")
+        even = idwt(low[..., :half, :], high, self.taps, mode="periodization", axis=-2)
         return torch.cat([even, low[..., half:, :]], dim=-2).to(dtype)
 
     def _weights(self, like: Tensor, *filters: tuple[float, ...]) -> Tensor:

@@ -49,7 +49,7 @@ def analysis_matrix(
     units = _identity(length, dtype, device)
     if mode == "boundary":
         return boundary_matrix(wavelet, length, level).to(units)
-    return torch.cat(wavedec(units, wavelet, mode=mode, level=level))
+    return torch.cat(wavedec(units, wavelet, mode=mode, level=level, axis=-2))
 
 
 def synthesis_matrix(
@@ -71,9 +71,9 @@ def synthesis_matrix(
     _check_mode(mode)
     if mode == "boundary":
         return analysis_matrix(wavelet, length, level=level, mode=mode, dtype=dtype, device=device).T
-    sizes = [len(band) for band in wavedec(_identity(length, dtype, device), wavelet, mode=mode, level=level)]
+    sizes = [len(band) for band in wavedec(_identity(length, dtype, device), wavelet, mode=mode, level=level, axis=-2)]
     units = _identity(sum(sizes), dtype, device)
-    return waverec(list(units.split(sizes)), wavelet, mode=mode, length=length)
+    return waverec(list(units.split(sizes)), wavelet, mode=mode, length=length, axis=-2)
 
 
 def _check_mode(mode: str) -> None:

@@ -87,7 +87,7 @@ class WaveletPacket(Record):
                 upside down, so the halves of what lies below it trade places (a Gray code).
 
         Example:
-            >>> wavelet_packet(torch.randn(8, 1), "haar", level=2).paths(order="frequency")
+            >>> wavelet_packet(torch.randn(8), "haar", level=2).paths(order="frequency")
             ('aa', 'ad', 'dd', 'da')
         """
         level = self.level if level is None else level
@@ -114,7 +114,7 @@ class WaveletPacket(Record):
                 tree, or both arguments.
 
         Example:
-            >>> x = torch.randn(2, 33, 3)
+            >>> x = torch.randn(2, 33)
             >>> tree = wavelet_packet(x, "db2", level=2)
             >>> torch.allclose(tree.inverse({p: tree[p] for p in ("aa", "ad", "d")}), x, atol=1e-5)
             True
@@ -176,7 +176,7 @@ class WaveletPacket(Record):
 
 
 def wavelet_packet(
-    data: Tensor, wavelet: Wavelet, *, level: int, mode: str = "symmetric", axis: int = -2
+    data: Tensor, wavelet: Wavelet, *, level: int, mode: str = "symmetric", axis: int = -1
 ) -> WaveletPacket:
     """The full packet tree of a signal: every node down to ``level``, with pywt's numbers and paths.
 
@@ -193,7 +193,7 @@ def wavelet_packet(
         TypeError: data that is not floating point.
 
     Example:
-        >>> tree = wavelet_packet(torch.randn(2, 64, 3), "haar", level=3)
+        >>> tree = wavelet_packet(torch.randn(2, 64, 3), "haar", level=3, axis=-2)
         >>> tree["aad"].shape, len(tree.leaves)
         (torch.Size([2, 8, 3]), 8)
     """
@@ -227,7 +227,7 @@ def best_basis(tree: WaveletPacket, *, cost: str = "shannon") -> Basis:
     ``mode="periodization"`` and lengths that stay even.
 
     Args:
-        tree: of data ``(rows..., length, dim)``.
+        tree: of data ``(rows..., length)``, or with ``axis=-2`` ``(rows..., length, dim)``.
         cost: ``"shannon"``, ``"log_energy"`` or ``"l1"``.
 
     Returns:
@@ -240,7 +240,7 @@ def best_basis(tree: WaveletPacket, *, cost: str = "shannon") -> Basis:
     Information Theory 38(2), 1992.
 
     Example:
-        >>> click = torch.zeros(1, 16, 1).index_fill(1, torch.tensor([5]), 1.0)
+        >>> click = torch.zeros(1, 16).index_fill(1, torch.tensor([5]), 1.0)
         >>> tree = wavelet_packet(click, "haar", level=3, mode="periodization")
         >>> bool(best_basis(tree).kept[""])  # nothing is more compact than the click itself
         True

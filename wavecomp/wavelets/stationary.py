@@ -15,7 +15,7 @@ from wavecomp.wavelets.taps import FilterTaps, Wavelet
 from wavecomp.wavelets.transform import check_data, total
 
 
-def swt(data: Tensor, wavelet: Wavelet, *, level: int, axis: int = -2) -> list[Tensor]:
+def swt(data: Tensor, wavelet: Wavelet, *, level: int, axis: int = -1) -> list[Tensor]:
     """Stationary transform of a signal that is its own continuation, as ``pywt.swt(..., trim_approx=True)``.
 
     Args:
@@ -31,8 +31,8 @@ def swt(data: Tensor, wavelet: Wavelet, *, level: int, axis: int = -2) -> list[T
         TypeError: data that is not floating point.
 
     Example:
-        >>> [tuple(c.shape) for c in swt(torch.randn(2, 64, 3), "db2", level=2)]
-        [(2, 64, 3), (2, 64, 3), (2, 64, 3)]
+        >>> [tuple(c.shape) for c in swt(torch.randn(2, 64), "db2", level=2)]
+        [(2, 64), (2, 64), (2, 64)]
     """
     taps = FilterTaps.of(wavelet)
     axis = check_data(data, axis)
@@ -47,7 +47,7 @@ def swt(data: Tensor, wavelet: Wavelet, *, level: int, axis: int = -2) -> list[T
     return [data, *reversed(details)]
 
 
-def iswt(coeffs: Sequence[Tensor], wavelet: Wavelet, *, axis: int = -2) -> Tensor:
+def iswt(coeffs: Sequence[Tensor], wavelet: Wavelet, *, axis: int = -1) -> Tensor:
     """The inverse of :func:`swt`. Bands that no signal has come back as their mean over all decimated inverses.
 
     Args:
@@ -60,7 +60,7 @@ def iswt(coeffs: Sequence[Tensor], wavelet: Wavelet, *, axis: int = -2) -> Tenso
         ValueError: no coefficients, shapes that differ, and whatever :func:`swt` refuses.
 
     Example:
-        >>> x = torch.randn(2, 64, 3)
+        >>> x = torch.randn(2, 64)
         >>> torch.allclose(iswt(swt(x, "db2", level=3), "db2"), x, atol=1e-5)
         True
     """
@@ -83,7 +83,7 @@ def iswt(coeffs: Sequence[Tensor], wavelet: Wavelet, *, axis: int = -2) -> Tenso
     return data
 
 
-def causal_swt(data: Tensor, wavelet: Wavelet, *, level: int, axis: int = -2) -> list[Tensor]:
+def causal_swt(data: Tensor, wavelet: Wavelet, *, level: int, axis: int = -1) -> list[Tensor]:
     r"""Stationary transform whose coefficient t depends on samples up to t alone.
 
     .. math:: cA_l[t] = \sum_j f[j]\, cA_{l-1}[t - j\, 2^{l-1}]
@@ -105,8 +105,8 @@ def causal_swt(data: Tensor, wavelet: Wavelet, *, level: int, axis: int = -2) ->
         TypeError: data that is not floating point.
 
     Example:
-        >>> x = torch.randn(2, 10, 3)
-        >>> changed = torch.cat([x[:, :6], torch.zeros(2, 4, 3)], dim=1)
+        >>> x = torch.randn(2, 10)
+        >>> changed = torch.cat([x[:, :6], torch.zeros(2, 4)], dim=1)
         >>> pairs = zip(causal_swt(x, "db2", level=2), causal_swt(changed, "db2", level=2))
         >>> all(torch.equal(one[:, :6], other[:, :6]) for one, other in pairs)
         True

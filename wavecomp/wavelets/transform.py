@@ -1,7 +1,7 @@
 """Discrete wavelet transforms along any axis, with pywt's numbers.
 
-Notation used for tensor shapes: ``(..., length, ...)`` is the transformed axis, -2 unless said, so that
-``(batch, length, dim)`` is transformed along its length.
+Notation used for tensor shapes: ``length`` is the transformed axis, the last unless said, as in pywt; the library's
+own ``(batch, length, dim)`` needs ``axis=-2``, which its modules take by themselves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wavecomp.wavelets.extension import check_mode, extend
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 
 
-def dwt(data: Tensor, wavelet: Wavelet, *, mode: str = "symmetric", axis: int = -2) -> tuple[Tensor, Tensor]:
+def dwt(data: Tensor, wavelet: Wavelet, *, mode: str = "symmetric", axis: int = -1) -> tuple[Tensor, Tensor]:
     r"""One level of analysis.
 
     .. math:: cA[o] = \sum_j f[j]\, \tilde x[2o + 1 - j]
@@ -39,9 +39,9 @@ def dwt(data: Tensor, wavelet: Wavelet, *, mode: str = "symmetric", axis: int = 
         TypeError: data that is not floating point.
 
     Example:
-        >>> cA, cD = dwt(torch.ones(1, 6, 2), "haar")
+        >>> cA, cD = dwt(torch.ones(2, 6), "haar")
         >>> cA.shape, float(cD.abs().max())
-        (torch.Size([1, 3, 2]), 0.0)
+        (torch.Size([2, 3]), 0.0)
     """
     taps = FilterTaps.of(wavelet)
     check_mode(mode)
@@ -67,7 +67,7 @@ def idwt(
     wavelet: Wavelet,
     *,
     mode: str = "symmetric",
-    axis: int = -2,
+    axis: int = -1,
     length: int | None = None,
 ) -> Tensor:
     """One level of synthesis: the inverse of :func:`dwt`.
@@ -85,7 +85,7 @@ def idwt(
             :func:`dwt` refuses.
 
     Example:
-        >>> x = torch.randn(1, 7, 2)
+        >>> x = torch.randn(2, 7)
         >>> torch.allclose(idwt(*dwt(x, "db2"), "db2", length=7), x, atol=1e-6)
         True
     """
@@ -127,7 +127,7 @@ def idwt(
 
 
 def wavedec(
-    data: Tensor, wavelet: Wavelet, *, mode: str = "symmetric", level: int | None = None, axis: int = -2
+    data: Tensor, wavelet: Wavelet, *, mode: str = "symmetric", level: int | None = None, axis: int = -1
 ) -> list[Tensor]:
     """Multilevel analysis.
 
@@ -142,12 +142,13 @@ def wavedec(
         ValueError: a negative level, and whatever :func:`dwt` refuses.
 
     Example:
-        >>> [c.shape[-2] for c in wavedec(torch.randn(2, 64, 3), "db2", level=2)]
+        >>> [c.shape[-2] for c in wavedec(torch.randn(2, 64, 3), "db2", level=2, axis=-2)]
         [18, 18, 33]
     """
     taps = FilterTaps.of(wavelet)
     check_mode(mode)
-    most = dwt_max_level(data.shape[check_data(data, axis)], taps)
+    axis = check_data(data, axis)
+    most = dwt_max_level(data.shape[axis], taps)
     if level is None:
         level = most
     if level < 0:
@@ -169,7 +170,7 @@ def waverec(
     wavelet: Wavelet,
     *,
     mode: str = "symmetric",
-    axis: int = -2,
+    axis: int = -1,
     length: int | None = None,
 ) -> Tensor:
     """Multilevel synthesis: the inverse of :func:`wavedec`.
@@ -186,7 +187,7 @@ def waverec(
         TypeError: a band that is not in floating point.
 
     Example:
-        >>> x = torch.randn(2, 65, 3)
+        >>> x = torch.randn(2, 65)
         >>> torch.allclose(waverec(wavedec(x, "db2"), "db2", length=65), x, atol=1e-5)
         True
     """
