@@ -29,7 +29,7 @@ USAGE = """usage: wavecomp COMMAND ...
   compress  FILE... --checkpoint FILE --output CODES             files to codes
   inspect   CODES                                                what is in a file of codes
   report    FILE --checkpoint FILE --output PAGE.html            a text as its codes see it, to look through
-  plot      PLOT [FILE] [--checkpoint FILE] --output FIGURE      a figure: energy, kept, filters, tree, rate, training
+  plot      PLOT [FILE] [--checkpoint FILE] --output FIGURE      a figure: energy, kept codes, filters, and others
   bench     NAME                                                 measure how fast and how good it is
   doctor                                                         what is installed, and what it would run on
 

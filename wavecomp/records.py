@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from types import NoneType
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import torch
@@ -109,6 +110,18 @@ def check_count(name: str, value: int) -> None:
         raise TypeError(f"{name}={value!r} is a {type(value).__name__}; allowed: int")
     if value < 1:
         raise ValueError(f"{name}={value} is too small; allowed: 1 and above")
+
+
+def check_type(name: str, value: object, *allowed: type, hint: str = "") -> None:
+    """Raise ``TypeError`` unless ``value`` is of one of the types, or was before it was compiled.
+
+    Args:
+        hint: behind the error, how to get what is allowed.
+    """
+    if not isinstance(value, allowed) and not isinstance(getattr(value, "_orig_mod", value), allowed):
+        told = f"is the class {value.__name__}" if isinstance(value, type) else f"has type {type(value).__name__}"
+        kinds = " or ".join("None" if kind is NoneType else kind.__name__ for kind in allowed)
+        raise TypeError(f"{name} {told}; allowed: {kinds}{hint}")
 
 
 def at_least(bound: float) -> str:

@@ -9,6 +9,7 @@ import torch
 import yaml
 import zoo
 from test_commands import TINY, checkpoint, fails, out_of
+from torch import nn
 
 import wavecomp as wc
 from wavecomp.commands import plot
@@ -76,6 +77,27 @@ def test_kept_codes_come_with_the_models_surprisal(run, text, tmp_path, capsys, 
     assert ax.patches[0].get_data()[0].tolist() == [len(chunk.codes) for chunk in reading.chunks]
     line = ax.figure.axes[1].patches[0].get_data()[0]
     np.testing.assert_allclose(line, [chunk.bits for chunk in reading.chunks], rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "classifier"])
+def test_models_that_predict_nothing_are_looked_at_too(kind, text, tmp_path, capsys, drawn):
+    embedding, dim = nn.Embedding(256, zoo.DIM), zoo.DIM
+    body = wc.ChunkReduce(
+        chunk_networks=[wc.ChunkNetwork(chunk_length=zoo.CHUNK, compressor=zoo.partial())], reduce_network=nn.Identity()
+    )
+    if kind == "classifier":
+        model = wc.ChunkReduceClassifier(embedding=embedding, body=body, head=nn.Linear(dim, 3))
+    else:
+        encoder = wc.TransformerEncoder(dim=dim, heads=2, layers=1)
+        decoder = wc.ChunkDecoder(chunk_length=zoo.CHUNK, network=encoder, head=nn.Linear(dim, 256))
+        model = wc.ChunkReduceAutoencoder(embedding=embedding, body=body, decoder=decoder)
+    zoo.perturb(model).save_pretrained(tmp_path)
+    kept = wc.load(tmp_path).encode(torch.tensor([list(TEXT)])).statistics["chunk_networks.0.kept"][0]
+    ax, _ = draw(capsys, drawn, tmp_path, "kept", text, "--checkpoint", tmp_path)
+    assert ax.patches[0].get_data()[0].tolist() == kept.tolist() and len(ax.figure.axes) == 1
+    ax, _ = draw(capsys, drawn, tmp_path, "energy", text, "--checkpoint", tmp_path)
+    assert ax.images[0].get_array().shape[1] == len(kept)
+    draw(capsys, drawn, tmp_path, "filters", "--checkpoint", tmp_path)
 
 
 def test_filters_are_the_learned_ones_beside_the_initial(tmp_path, capsys, drawn):

@@ -425,10 +425,8 @@ class Pair(nn.Module):
         return x, x
 
 
-class Bare(nn.Module):
+class Bare(wc.Compressor):
     """Values in place of Codes."""
-
-    causal = True
 
     def capacity(self, chunk_length):
         return 4

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from wavecomp.commands.checkpoint import add_checkpoint, byte_model
+from wavecomp.commands.checkpoint import add_checkpoint, language_model
 from wavecomp.files import CodesFile, CodesWriter
 from wavecomp.networks import StreamingEncoder
 
@@ -33,7 +33,7 @@ def run(arguments: Namespace) -> None:
     if output.exists() and any(output.samefile(path) for path in paths):
         raise ValueError(f"output {output} is one of the files to read; give another")
     check_replaceable(output)
-    model = byte_model(arguments.checkpoint)
+    model = language_model(arguments.checkpoint)
     began = time.perf_counter()
     with torch.inference_mode(), CodesWriter(output, model) as writer:
         encoder = StreamingEncoder(model)

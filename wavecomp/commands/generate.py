@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wavecomp.commands.checkpoint import add_checkpoint, byte_model
+from wavecomp.commands.checkpoint import add_checkpoint, language_model
 from wavecomp.files import load_codes
 
 
@@ -38,7 +38,7 @@ def run(arguments: Namespace) -> None:
         prompt = Path(arguments.prompt_file).read_bytes()
     if arguments.seed is not None and not 0 <= arguments.seed < 2**63:
         raise ValueError(f"--seed {arguments.seed} is out of range; allowed: 0 to 2 ** 63 - 1")
-    model = byte_model(arguments.checkpoint)
+    model = language_model(arguments.checkpoint)
     generator = torch.Generator()
     if arguments.seed is None:
         generator.seed()

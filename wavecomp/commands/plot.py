@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from wavecomp import plots
 from wavecomp.bands import Bands
 from wavecomp.codes import Codes
-from wavecomp.commands.checkpoint import add_checkpoint, byte_model
+from wavecomp.commands.checkpoint import Model, add_checkpoint, any_model
 from wavecomp.commands.text import add_text, name_of, output, read_text
 from wavecomp.compressors import RatioController
 from wavecomp.files import CONFIG, build, load
-from wavecomp.networks import ChunkReduceLM
+from wavecomp.networks import ChunkReduce, ChunkReduceLM
 from wavecomp.plots.style import new_figure
 from wavecomp.positions import DyadicPositionCode, PositionFrequencyEncoding
 from wavecomp.report import band_layout, surprisal
@@ -57,10 +57,10 @@ def energy(arguments: Namespace) -> tuple[Drawing, str]:
 
 
 def kept(arguments: Namespace) -> tuple[Drawing, str]:
-    """The codes that each chunk of a text keeps, beside what it holds for the model (its surprisal)."""
+    """The codes that each chunk of a text keeps, beside what it holds for a language model (its surprisal)."""
     read = Read.of(arguments)
     codes = read.codes()
-    bits = surprisal(read.model, read.tokens, codes)
+    bits = surprisal(read.model, read.tokens, codes) if isinstance(read.model, ChunkReduceLM) else None
     return plots.plot_kept_codes(codes, stage=arguments.stage, surprisal=bits), read.name
 
 
@@ -165,7 +165,7 @@ class Read(NamedTuple):
 
     text: bytes
     name: str
-    model: ChunkReduceLM
+    model: Model
     network: nn.Module
 
     @classmethod
@@ -173,10 +173,14 @@ class Read(NamedTuple):
         """What the arguments name.
 
         Raises:
-            ValueError: a stage that the model does not have, and what files and checkpoints are refused for.
+            ValueError: a model without stages, or a stage that it does not have; and what files and checkpoints are
+                refused for.
         """
         text = read_text(arguments.file, arguments.bytes)
-        model = byte_model(arguments.checkpoint)
+        model = any_model(arguments.checkpoint)
+        if not isinstance(model.body, ChunkReduce):
+            body = type(model.body).__name__
+            raise ValueError(f"checkpoint {arguments.checkpoint} has a {body} for a body; allowed: ChunkReduce")
         stages = len(model.body.chunk_networks)
         if not 0 <= arguments.stage < stages:
             raise ValueError(f"--stage {arguments.stage} is out of range; allowed: 0 to {stages - 1}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
-from wavecomp.commands.checkpoint import add_checkpoint, byte_model
+from wavecomp.commands.checkpoint import add_checkpoint, language_model
 from wavecomp.commands.text import add_text, name_of, output, read_text
 from wavecomp.report import write_report
 
@@ -20,7 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Write the page, and a line of what it shows."""
     text = read_text(arguments.file, arguments.bytes)
-    model = byte_model(arguments.checkpoint)
+    model = language_model(arguments.checkpoint)
     reading = write_report(model, text, arguments.output, title=name_of(arguments.file, text))
     sys.stdout.write(
         f"{len(text):,} bytes in {len(reading.chunks):,} chunks, {reading.codes:,} codes, ratio {reading.ratio:.2f}, "

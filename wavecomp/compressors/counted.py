@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import NoneType
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.compressor import Compressor
-from wavecomp.records import check_count
+from wavecomp.records import check_count, check_type
 
 
 class CountedCompressor(Compressor):
@@ -20,6 +21,7 @@ class CountedCompressor(Compressor):
         super().__init__()
         check_count("count", count)
         self.count = count
+        check_type("encoding", encoding, nn.Module, NoneType)
         self.encoding = encoding
 
     def extra_repr(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import NoneType
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +15,7 @@ from wavecomp.compressors.nodes import NodeCompressor
 from wavecomp.compressors.pruner import adaptive_capacity
 from wavecomp.compressors.ratio import GroupThreshold
 from wavecomp.compressors.selection import ContentScore, best, coarse_first
+from wavecomp.records import check_type
 from wavecomp.wavelets import DWT1d
 
 
@@ -67,6 +70,7 @@ class DyadicLeaves(NodeCompressor):
         )
         self.shrink = GroupThreshold()
         self.score = ContentScore(dim)
+        check_type("encoding", encoding, nn.Module, NoneType)
         self.encoding = encoding
 
     def capacity(self, chunk_length: int) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import NoneType
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.compressor import Compressor
+from wavecomp.records import check_type
 
 
 class NoCompression(Compressor):
@@ -23,6 +26,7 @@ class NoCompression(Compressor):
 
     def __init__(self, *, encoding: nn.Module | None = None) -> None:
         super().__init__()
+        check_type("encoding", encoding, nn.Module, NoneType)
         self.encoding = encoding
 
     def capacity(self, chunk_length: int) -> int:

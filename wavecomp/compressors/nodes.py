@@ -14,6 +14,7 @@ from wavecomp.compressors.compressor import Compressor, gather_rows, scatter_row
 from wavecomp.compressors.detail import DetailChannel, check_detail_channel
 from wavecomp.compressors.pruner import check_ratio, check_room
 from wavecomp.compressors.ratio import RatioController
+from wavecomp.records import check_type
 from wavecomp.wavelets import DWT1d
 
 
@@ -33,6 +34,7 @@ class NodeCompressor(Compressor):
         detail_channel: DetailChannel | None = None,
     ) -> None:
         super().__init__()
+        check_type("transform", transform, DWT1d)
         if not transform.dyadic:
             raise ValueError(f"transform={transform} is no dyadic tree; allowed: DWT1d and banks of two branches")
         check_detail_channel(detail_channel, transform)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import NoneType
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +16,7 @@ from wavecomp.compressors.nodes import NodeCompressor
 from wavecomp.compressors.pruner import check_filled, check_ratio
 from wavecomp.compressors.selection import mean_power
 from wavecomp.modules import weight_dtype
-from wavecomp.records import at_most, without_waiting
+from wavecomp.records import at_most, check_type, without_waiting
 from wavecomp.wavelets import DWT1d
 
 
@@ -67,6 +69,7 @@ class PartialSynthesis(NodeCompressor):
         with torch.no_grad():
             self.gate.weight[:, 1:] -= 2 * torch.arange(transform.level + 1)[:, None] / transform.level
         self.band_weight = band_weight
+        check_type("encoding", encoding, nn.Module, NoneType)
         self.encoding = encoding
 
     def capacity(self, chunk_length: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import NoneType
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,6 +14,7 @@ from wavecomp.compressors.band_weight import check_band_weight
 from wavecomp.compressors.compressor import Compressor, gather_rows, scatter_rows
 from wavecomp.compressors.detail import DetailChannel, check_detail_channel
 from wavecomp.compressors.pruner import Kept, Pruner
+from wavecomp.records import check_type
 from wavecomp.wavelets import ChunkTransform
 
 
@@ -49,12 +52,15 @@ class WaveletCompressor(Compressor):
         encoding: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_type("transform", transform, ChunkTransform, hint=", such as DWT1d('haar', level=3)")
+        check_type("pruner", pruner, Pruner, hint=", such as KeepLowpass(8)")
         check_detail_channel(detail_channel, transform)
         check_band_weight(band_weight, transform)
         self.transform = transform
         self.pruner = pruner
         self.band_weight = band_weight
         self.detail_channel = detail_channel
+        check_type("encoding", encoding, nn.Module, NoneType)
         self.encoding = encoding
 
     def capacity(self, chunk_length: int) -> int:

@@ -122,13 +122,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
         >>> describe(wc.MeanPoolCompressor(count=4))
         {'class_path': 'wavecomp.MeanPoolCompressor', 'init_args': {'count': 4, 'encoding': None}}
     """
-    path = class_path(type(module))
-    args, kwargs = _arguments(module)
-    settings: dict[str, Any] = {"class_path": path}
-    if args:
-        settings["args"] = _described(args, path)
-    settings["init_args"] = {name: _described(value, f"{path}: {name}") for name, value in kwargs.items()}
-    return settings
+    return _described(module, "")
 
 
 def class_path(kind: type) -> str:
@@ -154,11 +148,9 @@ def _arguments(module: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(module, nn.Sequential):
         return tuple(module), {}
     remembered = built_with(module)
-    signature = inspect.signature(type(module).__init__)
     if remembered is None:
-        takes_none = type(module).__init__ is nn.Module.__init__
-        names = [name for name in list(signature.parameters)[1:] if not (takes_none or name.startswith("_"))]
-        return (), {name: _kept(module, name) for name in names if name not in ("device", "dtype")}
+        return (), {name: _kept(module, name) for name in _names(module) if name not in ("device", "dtype")}
+    signature = inspect.signature(type(module).__init__)
     bound = signature.bind(module, *remembered.args, **remembered.kwargs)
     bound.apply_defaults()
     args, kwargs = bound.args[1:], dict(bound.kwargs)
@@ -168,12 +160,27 @@ def _arguments(module: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return args, {name: _as_it_is_now(module, name, value) for name, value in kwargs.items()}
 
 
+def _names(module: nn.Module) -> list[str]:
+    """Of the arguments that a module takes which does not remember any."""
+    if isinstance(module, nn.Identity) or type(module).__init__ is nn.Module.__init__:
+        return []
+    recurrent = type(module) in (nn.RNN, nn.LSTM, nn.GRU)  # they hand on whatever they are given
+    signature = inspect.signature(nn.RNNBase.__init__ if recurrent else type(module).__init__)
+    names = [name for name in list(signature.parameters)[1:] if not name.startswith("_")]
+    if recurrent:
+        names.remove("mode")
+        if not isinstance(module, nn.LSTM):
+            names.remove("proj_size")
+        if isinstance(module, nn.RNN):
+            names.append("nonlinearity")
+    return names
+
+
 def _kept(module: nn.Module, name: str) -> Any:
-    kind = type(module).__name__
     if not hasattr(module, name):
         raise ValueError(
-            f"{kind} keeps no {name!r}, so it cannot be built again; make it part of a wavecomp.Module, "
-            "which remembers what it was built with"
+            f"{type(module).__name__} does not keep the {name!r} that it was built with, so it cannot be built again; "
+            "build it in a class of your own that inherits from wavecomp.Module"
         )
     value = getattr(module, name)
     # torch's modules are told whether to have a bias, and keep it under the same name
@@ -191,9 +198,22 @@ def _as_it_is_now(module: nn.Module, name: str, value: Any) -> Any:
 
 
 def _described(value: Any, where: str) -> Any:
-    """A value as YAML holds it."""
+    """A value as YAML holds it.
+
+    Args:
+        where: its path from the model, for errors.
+    """
     if isinstance(value, nn.Module):
-        return describe(value)
+        try:
+            settings: dict[str, Any] = {"class_path": class_path(type(value))}
+            args, kwargs = _arguments(value)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}" if where else str(error)) from None
+        if args:
+            settings["args"] = _described(args, where)
+        inside = f"{where}." if where else ""
+        settings["init_args"] = {name: _described(given, f"{inside}{name}") for name, given in kwargs.items()}
+        return settings
     if value is None or isinstance(value, bool):
         return value
     for plain in (int, float, str):
@@ -202,7 +222,7 @@ def _described(value: Any, where: str) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _described(item, where) for key, item in value.items()}
     if isinstance(value, Sequence):
-        return [_described(item, where) for item in value]
+        return [_described(item, f"{where}[{place}]") for place, item in enumerate(value)]
     try:
         taps = FilterTaps.of(value)
     except TypeError:

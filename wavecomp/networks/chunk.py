@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors import Compressor
 from wavecomp.modules import Module
-from wavecomp.records import check_count
+from wavecomp.records import check_count, check_type
 
 
 class ChunkNetwork(Module):
@@ -27,6 +27,7 @@ class ChunkNetwork(Module):
         compressor: chunks to codes.
 
     Raises:
+        TypeError: no compressor.
         ValueError: a compressor that cannot work on chunks of this length, or an encoder of PyTorch that is not
             ``batch_first``.
 
@@ -44,6 +45,8 @@ class ChunkNetwork(Module):
     def __init__(self, *, chunk_length: int, encoder: nn.Module | None = None, compressor: Compressor) -> None:
         super().__init__()
         check_chunk_length(chunk_length)
+        hint = ", such as WaveletCompressor(transform=..., pruner=...)"
+        check_type("compressor", compressor, Compressor, hint=hint)
         compressor.capacity(chunk_length)
         self.chunk_length = chunk_length
         self.encoder = encoder
@@ -68,6 +71,7 @@ class ChunkNetwork(Module):
 
     def forward(self, codes: Codes) -> Codes:
         """``Codes`` to fewer ``Codes``."""
+        check_type("codes", codes, Codes, hint="; Codes.from_tokens makes them of embeddings (batch, length, dim)")
         chunks = codes.cut(self.chunk_length)
         if self.encoder is not None:
             chunks = read_chunks(chunks, self.encoder, self.encoder_takes_lengths, name="encoder")

@@ -12,6 +12,7 @@ from wavecomp.codes import Codes
 from wavecomp.compressors import RatioController
 from wavecomp.modules import Module
 from wavecomp.networks.chunk import check_codes
+from wavecomp.records import check_type
 
 
 class ChunkReduceState(NamedTuple):
@@ -66,6 +67,10 @@ class ChunkReduce(Module):
         overlap: int = 0,
     ) -> None:
         super().__init__()
+        check_type(
+            "chunk_networks", chunk_networks, list, tuple, nn.ModuleList, hint=" of ChunkNetwork, stage by stage"
+        )
+        check_type("reduce_network", reduce_network, nn.Module, hint="; torch.nn.Identity() leaves codes as they are")
         if not chunk_networks:
             raise ValueError("chunk_networks=[] is empty; give at least one")
         if keep not in ("all", "last"):

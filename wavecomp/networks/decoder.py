@@ -23,7 +23,7 @@ from wavecomp.networks.attention import (
 from wavecomp.networks.flex import Backend, check_backend, memory_blocks, window_blocks
 from wavecomp.networks.transformer import ShortConvolution, TransformerBlock, run_blocks
 from wavecomp.positions import Rotary
-from wavecomp.records import check_count
+from wavecomp.records import check_count, check_width
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -63,8 +63,8 @@ class LocalDecoder(Module):
         window: tokens that each block looks back, its own place included, across chunk edges.
         memory_layers: which blocks attend to codes, counted from 0; all unless given.
         convolution: width of the short causal convolution before the blocks, 0 for none.
-        period: the place of a token modulo this is told to the decoder, so that it can pick its part of a code; the
-            chunk length, or ``None`` to leave it out.
+        period: the chunk length of the first stage, for the decoder to be told each token's place within its chunk, and
+            so which part of a code to read; ``None`` to leave it out.
         support_bias: whether each head learns how far a code counts as the tokens it stands for: ``scale *
             log(support)`` is added to its scores, with scales that start at 0.
         count_scale: whether each head multiplies its scores of codes by ``scale * log(1 + codes seen)``, with scales
@@ -135,6 +135,11 @@ class LocalDecoder(Module):
         return 1 + self.before + len(self.blocks) * (self.window - 1)
 
     @property
+    def period(self) -> int | None:
+        """The chunk length that it goes by, or ``None``."""
+        return None if self.place is None else self.place.num_embeddings
+
+    @property
     def before(self) -> int:
         """How many places before its own the convolution mixes in."""
         return self.convolution.before if isinstance(self.convolution, ShortConvolution) else 0
@@ -155,6 +160,8 @@ class LocalDecoder(Module):
         Returns:
             ``(batch, length, dim)``; place t has read the tokens before t.
         """
+        check_width(self, self.dim, embeddings)
+        check_width(self, self.dim, codes.values)
         batch, length, _ = embeddings.shape
         place = start + torch.arange(length, device=embeddings.device)
         first = self.start.to(embeddings.dtype).expand(batch, 1, -1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wavecomp.codes import Codes
-from wavecomp.records import check_lengths
+from wavecomp.records import check_lengths, check_type
 
 
 def embed_tokens(embedding: nn.Module, tokens: Tensor, lengths: Tensor | None = None) -> Codes:
@@ -50,6 +50,7 @@ def check_places(name: str, module: nn.Module, out: Any, tokens: Tensor) -> Tens
 
 def check_tokens(tokens: Tensor, lengths: Tensor | None) -> None:
     """Raise ``ValueError`` for tokens and lengths that are no rows."""
+    check_type("tokens", tokens, Tensor, hint=" (batch, length) of int64")
     if tokens.ndim != 2:
         raise ValueError(f"tokens has shape {tuple(tokens.shape)}, expected (batch, length)")
     if lengths is not None:

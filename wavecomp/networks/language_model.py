@@ -26,7 +26,7 @@ class ChunkReduceLM(Pretrained):
         head: a module from ``(batch, length, dim)`` to ``(batch, length, vocabulary)``.
 
     Raises:
-        ValueError: a body that is not causal.
+        ValueError: a body that is not causal, or a decoder whose ``period`` is another than its chunk length.
     """
 
     def __init__(self, *, embedding: nn.Module, body: ChunkReduce, decoder: nn.Module, head: nn.Module) -> None:
@@ -39,6 +39,12 @@ class ChunkReduceLM(Pretrained):
             raise ValueError(
                 f"body holds a {type(innermost).__name__}, which is not causal or does not say; "
                 "allowed: modules whose attribute causal is True"
+            )
+        period = getattr(decoder, "period", None)
+        if period not in (None, body.chunk_length):
+            raise ValueError(
+                f"decoder has period={period}, but chunks are {body.chunk_length} long; allowed: "
+                f"period={body.chunk_length} or None"
             )
         self.embedding = embedding
         self.body = body

@@ -14,7 +14,7 @@ from wavecomp.networks.attention import Past, Window, check_base, head_angles, l
 from wavecomp.networks.flex import Backend, check_backend, window_blocks
 from wavecomp.networks.growing import Growing
 from wavecomp.networks.transformer import TransformerBlock, run_blocks
-from wavecomp.records import check_count
+from wavecomp.records import check_count, check_width
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -106,6 +106,7 @@ class ReduceNetwork(Module):
         """``Codes`` to as many ``Codes``; empty slots stay zero."""
         if self.input_pooling is not None:
             codes = self.input_pooling(codes)
+        check_width(self, self.dim, codes.values)
         if codes.values.shape[1]:
             return codes.replace(values=self._read(codes, self._mask(codes)))
         # distributed training waits for a gradient of every parameter: an empty slot gives zeros

@@ -13,13 +13,6 @@ from wavecomp.bands import Bands
 from wavecomp.codes import Codes
 
 
-def check_type(name: str, value: object, *allowed: type) -> None:
-    """Raise ``ValueError`` unless ``value`` is of one of the types."""
-    if not isinstance(value, allowed):
-        kinds = " or ".join(kind.__name__ for kind in allowed)
-        raise ValueError(f"{name} has type {type(value).__name__}; allowed: {kinds}")
-
-
 def check_number(name: str, value: int, count: int) -> None:
     """Raise ``ValueError`` unless ``value`` is one of 0 to ``count - 1``."""
     if not 0 <= value < count:

@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.codes import Codes
-from wavecomp.plots.arguments import array, check_number, check_tokens, check_type, row_of, statistic
+from wavecomp.plots.arguments import array, check_number, check_tokens, row_of, statistic
 from wavecomp.plots.style import COLOUR_MAP, axes_or_new, colour_bar, decibels, describe, whole_numbers
+from wavecomp.records import check_type
 
 TEXT_SIZE = 5.5  # points
 CHARACTERS = 72 / (0.6 * TEXT_SIZE)  # per inch

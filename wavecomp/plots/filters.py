@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from wavecomp.plots.arguments import array, check_number, check_type
+from wavecomp.plots.arguments import array, check_number
 from wavecomp.plots.style import COLOURS, MARKERS, describe, new_figure, whole_numbers
+from wavecomp.records import check_type
 from wavecomp.wavelets import FilterBank
 
 LOWEST = -60.0  # dB, of a frequency response

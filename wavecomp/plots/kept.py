@@ -8,8 +8,9 @@ from torch import Tensor
 
 from wavecomp.codes import Codes
 from wavecomp.pace import NEVER
-from wavecomp.plots.arguments import array, check_number, check_tokens, check_type
+from wavecomp.plots.arguments import array, check_number, check_tokens
 from wavecomp.plots.style import COLOURS, axes_or_new, describe, whole_numbers
+from wavecomp.records import check_type
 
 
 def plot_kept_codes(

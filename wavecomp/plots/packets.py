@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from wavecomp.bands import Bands
-from wavecomp.plots.arguments import array, check_number, check_tokens, check_type, row_of
+from wavecomp.plots.arguments import array, check_number, check_tokens, row_of
 from wavecomp.plots.style import axes_or_new, colour_bar, describe, whole_numbers
+from wavecomp.records import check_type
 from wavecomp.wavelets import Basis
 
 

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wavecomp.codes import Codes
-from wavecomp.plots.arguments import array, check_number, check_type
+from wavecomp.plots.arguments import array, check_number
 from wavecomp.plots.style import COLOUR_MAP, colour_bar, describe, new_figure
 from wavecomp.positions import DyadicPositionCode, PositionFrequencyEncoding
+from wavecomp.records import check_type
 
 
 def plot_position_code(

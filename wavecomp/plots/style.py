@@ -12,7 +12,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from wavecomp.plots.arguments import check_type
+from wavecomp.records import check_type
 
 # Okabe and Ito, "Color Universal Design", 2008, without the yellow, which paper swallows
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.compiling import constant_numbers, no_autocast, numbers_are_real
-from wavecomp.records import check_count, check_lengths, values_are_at_hand
+from wavecomp.records import check_count, check_lengths, check_type, values_are_at_hand
 from wavecomp.wavelets import banded, kernels
 from wavecomp.wavelets.chunk_transform import ChunkTransform
 from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank, as_built, zero_behind
@@ -177,6 +177,7 @@ class DWT1d(ChunkTransform):
 
     def _coefficients(self, bands: Bands, to_level: int = 0) -> tuple[Tensor, Tensor | None, int]:
         """What a synthesis reads: coefficients, zero where there are none; lengths where they differ; chunk length."""
+        check_type("bands", bands, Bands)
         if bands.layout.names != self._names:
             raise ValueError(
                 f"{type(self).__name__}: bands are {', '.join(bands.layout.names)}; allowed: {', '.join(self._names)}"
