@@ -55,6 +55,12 @@ TOKENS = torch.randint(256, (2, 130))
         (lambda: model()([[1, 2]]), "tokens has type list; allowed: Tensor (batch, length) of int64"),
         (lambda: model(embedding=16)(TOKENS), "was given values 16 wide; allowed: dim=8"),
         (lambda: model(dim=16)(TOKENS), "LocalDecoder was given values 8 wide; allowed: dim=16"),
+        (lambda: wc.Shrinkage(target_ratio="8"), "target_ratio has type str; allowed: Real"),
+        (lambda: wc.ReduceNetwork(dim=8, heads="2", layers=1), "heads='2' is a str; allowed: int"),
+        (
+            lambda: wc.ChunkReduceLM(embedding=nn.Identity(), body=body(), decoder=nn.Identity(), head=nn.Identity()),
+            "body.reduce_network Identity does not say whether it is causal; allowed: ReduceNetwork, ReduceAdapter(",
+        ),
         (lambda: model(period=48), "decoder has period=48, but chunks are 64 long; allowed: period=64 or None"),
     ],
 )

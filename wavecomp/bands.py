@@ -98,6 +98,10 @@ class Bands(Record):
                 f"Bands: the layout names {len(self.layout)} coefficients, values have {self.values.shape[-2]}"
             )
 
+    def replace(self, **changes: Any) -> Bands:
+        """A copy with some fields changed; with other ``lengths`` nothing is known of them, unless it is given."""
+        return super().replace(**({"dense": False, "ragged": True} if "lengths" in changes else {}) | changes)
+
     @property
     def mask(self) -> Tensor:
         """``(..., coefficients)``: which coefficients a chunk of this length has."""

@@ -276,10 +276,26 @@ class Codes(Record):
 
     @staticmethod
     def join(parts: Sequence[Codes]) -> Codes:
-        """Codes one after another in one sequence; ``tokens``, losses and statistics are those of the last part.
+        """The codes of consecutive stretches of one sequence, as a stream gives them.
 
-        Each part begins where the one before it ended.
+        ``tokens`` are those of all, and so are statistics; losses are those of the last part.
+
+        Example:
+            >>> parts = [wc.Codes.from_tokens(torch.randn(1, 3, 8), start=start) for start in (0, 3)]
+            >>> wc.Codes.join(parts).tokens
+            tensor([6])
         """
+        names = {name: None for part in parts for name in part.statistics}
+        statistics = {
+            name: torch.cat([part.statistics[name] for part in parts if name in part.statistics], dim=1)
+            for name in names
+        }
+        tokens = torch.stack([part.tokens for part in parts]).sum(0)
+        return Codes.cat(parts).replace(tokens=tokens, statistics=statistics)
+
+    @staticmethod
+    def cat(parts: Sequence[Codes]) -> Codes:
+        """The slots of several one after another; ``tokens``, losses and statistics are those of the last."""
         filled = [codes for codes in parts if codes.values.shape[1]] or list(parts)
         paces = {codes.pace for codes in filled}
         return parts[-1].replace(
@@ -297,7 +313,7 @@ class Codes(Record):
         """The codes of several stages in one sequence, in order of ``end``; losses and statistics of the last one."""
         if len(stages) == 1:
             return stages[0]
-        joined = Codes.join(stages)
+        joined = Codes.cat(stages)
         order = joined.end.argsort(dim=1, stable=True)
         known = all(codes.pace for codes in stages)
         pace = tuple(pace for codes in stages for pace in codes.pace) if known else ()
@@ -373,6 +389,10 @@ class Chunks(Record):
         shape = tuple(self.values.shape)
         for name, expected in (("lengths", 2), ("end", 2), ("position", 3), ("support", 3), ("tokens", 1)):
             check_shape("Chunks", name, getattr(self, name), shape[:expected])
+
+    def replace(self, **changes: Any) -> Chunks:
+        """A copy with some fields changed; with other ``lengths`` nothing is known of them, unless it is given."""
+        return super().replace(**({"dense": False, "ragged": True} if "lengths" in changes else {}) | changes)
 
     @property
     def mask(self) -> Tensor:

@@ -115,7 +115,7 @@ def test_a_text_is_continued_from_its_codes(run, tmp_path, capsys):
 
 def test_compress_says_which_stage_had_nothing_to_read(tmp_path, capsys, monkeypatch):
     model = zoo.language_model(zoo.wavelet_compressor(), second=16).eval()
-    monkeypatch.setattr(compress, "byte_model", lambda checkpoint: model)
+    monkeypatch.setattr(compress, "language_model", lambda checkpoint: model)
     (tmp_path / "text").write_bytes(b"x" * 63)
     asked = ["compress", tmp_path / "text", "--checkpoint", "any", "--output", tmp_path / "codes"]
     first, second = out_of(capsys, *asked).splitlines()
@@ -158,6 +158,16 @@ def test_inspect_shows_how_codes_spread_over_chunks_of_each_stage(tmp_path, caps
     assert sum("chunks of" in line for line in lines) == 2
     shares = [float(line.split()[-1].rstrip("%")) for line in lines if line.endswith("%")]
     assert len(shares) >= 2 and abs(sum(shares) - 100) < 0.5
+
+
+def test_inspect_makes_no_chunks_of_what_pooled_the_codes(tmp_path, capsys):
+    model = zoo.language_model(pooled=True).eval()
+    codes = wc.StreamingEncoder(model).feed(torch.randint(256, (1, 160)))
+    with CodesWriter(tmp_path / "codes", model) as writer:
+        writer.add(codes)
+    assert out_of(capsys, "inspect", tmp_path / "codes").splitlines()[3:] == [
+        f"  10 times that codes came to exist, how many each: {codes.values.shape[1] // 10}"
+    ]
 
 
 def test_bars_take_in_every_count():

@@ -284,8 +284,8 @@ def test_the_gpu_overlay_chooses_the_backend_and_nothing_else(capsys, monkeypatc
 
 
 def checkpointed(checkpoint):
-    model = language_model("sdpa", checkpoint=checkpoint)
-    model.body.chunk_networks[0].encoder.checkpoint = checkpoint
+    model = language_model("sdpa", activation_checkpointing=checkpoint)
+    model.body.chunk_networks[0].encoder.activation_checkpointing = checkpoint
     return model.double()
 
 

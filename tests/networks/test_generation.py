@@ -239,6 +239,18 @@ def test_a_text_is_gone_on_from_its_codes_alone(stages, settings):
     assert one.encoder.tokens == 64 + 48 and not torch.equal(one.memory.until.tensor[:, 1:], codes.until)
 
 
+@pytest.mark.parametrize("stages", STAGES)
+def test_pieces_of_a_stream_are_gone_on_from_as_the_whole_is(stages):
+    language_model = model(STAGES[stages])
+    text, prompt = torch.randint(256, (2, 256)), torch.randint(256, (2, 5))
+    encoder = wc.StreamingEncoder(language_model)
+    pieces = wc.Codes.join([encoder.feed(piece) for piece in text.split(48, dim=1)])
+    wrong = pieces.replace(tokens=torch.tensor([16, 32]))  # fewer than were read to make them
+    whole = StepReader(language_model, language_model.encode(text)).read(prompt)
+    for codes in (pieces, wrong):
+        torch.testing.assert_close(StepReader(language_model, codes).read(prompt), whole, rtol=0, atol=1e-5)
+
+
 def test_codes_of_a_text_that_ended_inside_a_chunk_of_a_later_stage():
     """Finer codes that no coarser ones came to stand in for are read on, from the next whole chunk on."""
     language_model = model((16, 16), COMPRESSORS["fixed"])
@@ -303,9 +315,10 @@ def test_codes_of_another_precision_are_read_in_that_of_the_model():
 
 
 def test_no_rows_give_no_rows():
-    prompt = torch.zeros(0, 4, dtype=torch.int64)
-    for lengths in (None, torch.zeros(0, dtype=torch.int64)):
-        assert model().generate(prompt, lengths, max_new_tokens=3).shape == (0, 7)
+    for length in (4, 40):
+        prompt = torch.zeros(0, length, dtype=torch.int64)
+        for lengths in (None, torch.zeros(0, dtype=torch.int64)):
+            assert model().generate(prompt, lengths, max_new_tokens=3).shape == (0, length + 3)
 
 
 @pytest.mark.parametrize("length", [2, 4, 8])

@@ -183,7 +183,10 @@ def test_saved_codes_stand_in_for_the_past():
         (lambda: wc.ReduceNetwork(dim=8, heads=2, layers=1, window=0), "window=0 is too small"),
         (lambda: wc.TransformerEncoder(dim=8, heads=2, layers=-1), "layers=-1 is negative; allowed: 0 and above"),
         (lambda: wc.TransformerEncoder(dim=8, heads=2, layers=1, convolution=-1), "convolution=-1 is negative"),
-        (lambda: wc.ReduceNetwork(dim=8, heads=2, layers=1, causal=False), "window=512 looks back only"),
+        (
+            lambda: wc.ReduceNetwork(dim=8, heads=2, layers=1, causal=False),
+            "window=512 looks back only; with",
+        ),
         (lambda: wc.ChunkReduce(chunk_networks=[], reduce_network=nn.Identity()), "chunk_networks=.. is empty"),
         (lambda: wc.LocalDecoder(dim=8, heads=2, layers=1, window=0), "window=0 is too small"),
         (lambda: wc.LocalDecoder(dim=8, heads=2, layers=1, window=4, base=1.0), "base=1.0 is out of range"),

@@ -9,7 +9,7 @@ import wavecomp as wc
 from wavecomp.pace import NEVER
 
 
-def model(lengths=(16, 8), compressor=zoo.wavelet_compressor, *, window=8, **settings):
+def model(lengths=(16, 8), compressor=zoo.wavelet_compressor, *, window=8, pooling=None, **settings):
     compressors = [compressor(), *(wc.MeanPoolCompressor(count=4) for _ in lengths[1:])]
     networks = [
         wc.ChunkNetwork(
@@ -17,7 +17,7 @@ def model(lengths=(16, 8), compressor=zoo.wavelet_compressor, *, window=8, **set
         )
         for length, one in zip(lengths, compressors)
     ]
-    reduce_network = wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=2, window=window)
+    reduce_network = wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=2, window=window, input_pooling=pooling)
     language_model = wc.ChunkReduceLM(
         embedding=nn.Embedding(256, zoo.DIM),
         body=wc.ChunkReduce(chunk_networks=networks, reduce_network=reduce_network, **settings),
@@ -27,11 +27,18 @@ def model(lengths=(16, 8), compressor=zoo.wavelet_compressor, *, window=8, **set
     return zoo.perturb(language_model).eval()
 
 
+def pooling():
+    """That marks its codes by the number of their chunk."""
+    compressor = wc.MeanPoolCompressor(count=1, encoding=wc.DyadicPositionCode(zoo.DIM, chunk_length=16))
+    return wc.ChunkNetwork(chunk_length=2, compressor=compressor)
+
+
 SHAPES = {
     "one-stage": lambda: model((16,)),
     "adaptive": lambda: model((16, 16), zoo.leaves),
     "three-stages": lambda: model((16, 8, 8), overlap=16),
     "last-stage": lambda: model((16, 8), keep="last"),
+    "pooled": lambda: model((16, 8), pooling=pooling()),
     "whole-window": lambda: model((16,), window=None),
 }
 
@@ -52,7 +59,11 @@ def test_all_codes_together_are_those_of_the_whole(shape, block):
     for name in wc.Codes.per_slot:
         assert torch.equal(getattr(codes, name), getattr(whole, name)[:, :complete]), name
     span = language_model.body.spans[0 if shape != "last-stage" else -1]
-    assert sum(int(part.tokens[0]) for part in parts) == 333 // span * span
+    assert codes.tokens.tolist() == [333 // span * span] * 2
+    assert set(codes.statistics) == set(whole.statistics)
+    for name, expected in whole.statistics.items():
+        count = 333 // language_model.body.spans[int(name.split(".")[1])]
+        torch.testing.assert_close(codes.statistics[name], expected[:, :count], rtol=1e-5, atol=1e-5)
 
 
 def test_statistics_are_of_every_chunk():

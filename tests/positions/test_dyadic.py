@@ -71,6 +71,15 @@ def test_a_path_names_packets_by_their_frequency():
     assert (frequency[:, 3:] == -1).all()
 
 
+@pytest.mark.parametrize("length", range(2, 129))
+def test_frequencies_on_the_edge_of_a_band_are_not_rounded_below_it(length):
+    codes = wc.DCTCompressor(count=length)(wc.Codes.from_tokens(torch.randn(1, length, zoo.DIM)).cut(length))
+    encoding = DyadicPositionCode(zoo.DIM, chunk_length=length)
+    frequency = encoding.parts(codes)["frequency"][0, :length]
+    told = (frequency.clamp(min=0) << torch.arange(encoding.levels)).sum(-1)
+    assert told.tolist() == [band % 2 ** int(level) for band, level in enumerate(codes.level[0])]
+
+
 def test_second_stages_are_told_in_tokens():
     parts = DyadicPositionCode(zoo.DIM, chunk_length=32).parts(codes := two_stages())
     # two averages of 16 tokens, their details, and four details of 8 tokens

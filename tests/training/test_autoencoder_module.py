@@ -115,7 +115,7 @@ def test_activation_checkpointing_reaches_all_blocks_or_says_that_there_are_none
     module = AutoencoderModule(model=autoencoder(), warmup_steps=0, activation_checkpointing=True)
     trainer(tmp_path).fit(module, data)
     able = [m for m in module.modules() if isinstance(m, (wc.TransformerEncoder, wc.ReduceNetwork))]
-    assert len(able) == 3 and all(m.checkpoint for m in able)
+    assert len(able) == 3 and all(m.activation_checkpointing for m in able)
     plain = autoencoder()
     plain.body.chunk_networks[0].encoder = nn.GELU()
     plain.body.reduce_network = wc.ReduceAdapter(network=nn.GELU(), causal=False)

@@ -97,7 +97,7 @@ def targets() -> list[Target]:
     """The adaptive wavelet beside the baselines, and the model of two stages beside the window."""
     found = [
         Target(
-            f"{task} at ratio {ratio}: bits of PartialSynthesis below the best measured baseline's, beyond the spread",
+            f"{task}, ratio {ratio}: lead of PartialSynthesis over the best baseline, less the spread of seeds, bits",
             0.0,
             functools.partial(_lead, task, ratio),
             form=".3f",

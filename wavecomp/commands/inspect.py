@@ -36,16 +36,22 @@ def description(file: CodesFile) -> Iterator[str]:
     yield f"{file.path}: {codes:,} codes for {tokens:,} tokens, ratio {ratio:.2f}"
     yield f"  model   {said['model']}, fingerprint {said['fingerprint'][:12]}"
     yield f"  values  {said['dim']} wide, {file.dtype('values')}"
-    end, chunk = file["end"], file["chunk"].long()
+    end, chunk = file["end"].long(), file["chunk"].long()
     whole = end != NEVER
+    end, chunk, short = end[whole], chunk[whole], len(end) - int(whole.sum())
     # a chunk ends where the next one of its stage begins, so its number and its end tell how long it is
-    spans = end[whole] // (chunk[whole] + 1)
-    for span in filter(None, spans.unique().tolist()):  # of a chunk that needs nothing none is known
-        counts = torch.bincount(chunk[whole][spans == span], minlength=tokens // span)
-        yield f"  {len(counts):,} chunks of {span} tokens, codes in each: {spread(counts)}"
+    spans = end // (chunk + 1)
+    if bool((spans * (chunk + 1) == end).all()):
+        for span in filter(None, spans.unique().tolist()):  # of a chunk that needs nothing none is known
+            counts = torch.bincount(chunk[spans == span], minlength=tokens // span)
+            yield f"  {len(counts):,} chunks of {span} tokens, codes in each: {spread(counts)}"
+            yield from bars(counts)
+    else:  # numbers of what pooled them
+        counts = end.unique(return_counts=True)[1]
+        yield f"  {len(counts):,} times that codes came to exist, how many each: {spread(counts)}"
         yield from bars(counts)
-    if len(end) > len(spans):
-        yield f"  {len(end) - len(spans):,} codes of chunks that the end of the text cut short"
+    if short:
+        yield f"  {short:,} codes of chunks that the end of the text cut short"
 
 
 def spread(counts: Tensor) -> str:

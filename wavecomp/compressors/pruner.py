@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.modules import Module
-from wavecomp.records import Record, at_least, at_most, record
+from wavecomp.records import Record, at_least, at_most, check_type, record
 
 
 @record
@@ -69,8 +70,8 @@ def adaptive_capacity(layout: BandLayout, target_ratio: float, room: float) -> i
     if 4 * layout.counts[0] > budget:
         most = layout.length / (4 * layout.counts[0])
         raise ValueError(
-            f"target_ratio={target_ratio} leaves {budget:g} codes in a chunk of {layout.length}, beside the "
-            f"{layout.counts[0]} of {layout.names[0]} that always stay; allowed: "
+            f"target_ratio={target_ratio} leaves {budget:g} codes in a chunk of {layout.length}; the "
+            f"{layout.counts[0]} of {layout.names[0]} always stay, and may be a quarter of all at most; allowed: "
             f"{f'up to {at_most(most)}, or ' if most >= 1 else ''}a deeper level of the transform"
         )
     return min(-int(-budget * room // 1), len(layout))
@@ -99,7 +100,8 @@ def check_filled(
 
 
 def check_ratio(target_ratio: float, longest: float | None = None) -> None:
-    """Raise ``ValueError`` for a target ratio below 1 or beyond the chunk length."""
+    """Raise ``ValueError`` for a target ratio below 1 or beyond the chunk length, ``TypeError`` for no number."""
+    check_type("target_ratio", target_ratio, numbers.Real)
     if not 1 <= target_ratio < math.inf or (longest is not None and target_ratio > longest):
         most = "and above, finite" if longest is None else f"to the chunk length, {longest:g}"
         raise ValueError(f"target_ratio={target_ratio} is out of range; allowed: 1 {most}")

@@ -86,8 +86,7 @@ class ElasticRatio(Pruner):
         if not 1 <= least < most:
             raise ValueError(f"least={least}, most={most}; allowed: 1 <= least < most")
         self.least, self.most = least, most
-        self._ratio = least if ratio is None else ratio
-        self._check_ratio()
+        self.ratio = least if ratio is None else ratio
 
     @property
     def ratio(self) -> float:
@@ -96,6 +95,8 @@ class ElasticRatio(Pruner):
 
     @ratio.setter
     def ratio(self, ratio: float) -> None:
+        if not self.least <= ratio <= self.most:
+            raise ValueError(f"ratio={ratio} is out of range; allowed: {self.least} to {self.most}")
         self._ratio = ratio
 
     def extra_repr(self) -> str:
@@ -112,7 +113,6 @@ class ElasticRatio(Pruner):
 
     def forward(self, bands: Bands) -> Kept:
         capacity = self.capacity(bands.layout)
-        self._check_ratio()
         index = torch.arange(capacity, device=bands.values.device).expand(*bands.lengths.shape, -1)
         if self.training:
             drawn = torch.rand((), device=index.device)
@@ -123,10 +123,6 @@ class ElasticRatio(Pruner):
         # the approximations stay, however the division rounds
         budget = (bands.lengths / ratio).round().maximum(has[..., : bands.layout.counts[0]].sum(-1))
         return Kept(index=index, mask=has & (has.cumsum(-1) <= budget[..., None]))
-
-    def _check_ratio(self) -> None:
-        if not self.least <= self.ratio <= self.most:
-            raise ValueError(f"ratio={self.ratio} is out of range; allowed: {self.least} to {self.most}")
 
 
 class TopK(_KeepCount):
@@ -144,8 +140,8 @@ class TopK(_KeepCount):
         if 4 * approximations > self.count:
             more = f"{4 * approximations} and above, or " if 4 * approximations <= len(layout) else ""
             raise ValueError(
-                f"count={self.count} is too small beside the {approximations} coefficients of {coarsest} that always "
-                f"stay; allowed: {more}a deeper level of the transform"
+                f"count={self.count}: the {approximations} coefficients of {coarsest} always stay, and may be a quarter"
+                f" of it at most; allowed: {more}a deeper level of the transform"
             )
         return super().capacity(layout)
 

@@ -150,7 +150,7 @@ class ReduceAdapter(Module):
         """
         if not self.causal:
             raise ValueError("causal=False reads the whole sequence; step is for causal networks")
-        whole = codes if state is None else Codes.join([state, codes])
+        whole = codes if state is None else Codes.cat([state, codes])
         slots = whole.values.shape[1]
         made = self(whole)
         return made.part(slots - codes.values.shape[1], slots), whole

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from wavecomp.networks.flex import blocked_attention
 from wavecomp.networks.growing import Growing
 from wavecomp.positions import Rotary, rotary_angles, rotate
+from wavecomp.records import check_count
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -323,7 +324,8 @@ def _attention_in_blocks(
 
 def check_heads(dim: int, heads: int) -> int:
     """Raise ``ValueError`` unless half of each head can be turned in pairs."""
-    if heads < 1 or dim % (4 * heads):
+    check_count("heads", heads)
+    if dim % (4 * heads):
         raise ValueError(f"heads={heads} does not go with dim={dim}; allowed: dim a multiple of 4 * heads")
     return heads
 

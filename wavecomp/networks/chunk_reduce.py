@@ -184,10 +184,11 @@ class ChunkReduce(Module):
         networks: list[Any] = list(self.chunk_networks)
         pending, reduce = state or ChunkReduceState((None,) * len(networks), None)
         waiting = list(pending)
+        begin = (codes if pending[0] is None else pending[0]).first
         made: list[Codes] = []
         nothing = codes.part(0, 0).replace(tokens=codes.tokens * 0)
         for stage, (network, before) in enumerate(zip(networks, pending)):
-            codes = codes if before is None else Codes.join([before, codes])
+            codes = codes if before is None else Codes.cat([before, codes])
             slots = codes.values.shape[1]
             whole = slots - slots % network.chunk_length
             waiting[stage] = codes.part(whole, slots)
@@ -197,9 +198,13 @@ class ChunkReduce(Module):
             codes = network(codes.part(0, whole).replace(tokens=torch.full_like(codes.tokens, whole // count * span)))
             made.append(self._until(stage, codes))
         if not made or (self.keep == "last" and len(made) < len(networks)):
-            return nothing, ChunkReduceState(tuple(waiting), reduce)
+            return nothing.replace(statistics=_statistics(made)), ChunkReduceState(tuple(waiting), reduce)
         tokens = made[0 if self.keep == "all" else -1].tokens
-        codes, reduce = self.reduce_network.step(self._kept(made), reduce)  # type: ignore[operator]
+        kept = self._kept(made)
+        if self.keep == "all" and len(networks) > 1:
+            # stages that made none in this step have made some before
+            kept = kept.replace(first=sum(begin // span * part.capacity for span, part in zip(self.spans, networks)))
+        codes, reduce = self.reduce_network.step(kept, reduce)  # type: ignore[operator]
         codes = codes.replace(tokens=tokens, statistics=_statistics(made))
         return codes, ChunkReduceState(tuple(waiting), reduce)
 

@@ -74,7 +74,7 @@ class LocalDecoder(Module):
             all of them to be seen in training lets a model read texts that are much longer.
         backend: ``"sdpa"``, or ``"flex"`` for FlexAttention, which skips what no token reads: for long sequences on a
             GPU. Steps use the first.
-        checkpoint: compute each block again for its gradients rather than remember what it computed.
+        activation_checkpointing: compute each block again for its gradients rather than remember what it computed.
 
     Raises:
         ValueError: a window below 1, negative layers, convolution or period, memory layers that do not exist, a base of
@@ -95,7 +95,7 @@ class LocalDecoder(Module):
         count_scale: bool = False,
         base: float = 10000.0,
         backend: Backend = "sdpa",
-        checkpoint: bool = False,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_count("window", window)
@@ -127,7 +127,7 @@ class LocalDecoder(Module):
         self.support_bias, self.count_scale = support_bias, count_scale
         self.base = check_base(base)
         self.backend = check_backend(backend)
-        self.checkpoint = checkpoint
+        self.activation_checkpointing = activation_checkpointing
 
     @property
     def reach(self) -> int:
@@ -181,7 +181,7 @@ class LocalDecoder(Module):
             log_support=log_of_support(codes.support) if self.support_bias else None,
             seen=codes.seen(place) if self.count_scale else None,
         )
-        return self.norm(run_blocks(self.blocks, x, window, memory, checkpoint=self.checkpoint))
+        return self.norm(run_blocks(self.blocks, x, window, memory, checkpoint=self.activation_checkpointing))
 
     if TYPE_CHECKING:
         __call__ = forward

@@ -40,8 +40,9 @@ class StepReader:
         self.before = before
         self.start = 0
         if before is not None:
-            # whole chunks in every stage from here on
-            self.start = -(-int(before.tokens.amax()) // model.body.spans[-1]) * model.body.spans[-1]
+            # whole chunks in every stage from here on; parts of a stream may say less of what was read than its codes
+            read = int(_read_by(before).amax()) if len(before.tokens) else 0
+            self.start = -(-read // model.body.spans[-1]) * model.body.spans[-1]
         self.encoder = StreamingEncoder(model, start=self.start)
         self.chunk_length: int = model.body.chunk_length
         self.count = self.start
@@ -139,9 +140,16 @@ def for_ever(codes: Codes, overlap: int) -> Codes:
     Args:
         overlap: tokens that codes stay beside those that stand in for them.
     """
-    ended = codes.tokens[:, None] + overlap
+    ended = _read_by(codes)[:, None] + overlap
     until = torch.where(codes.until > ended, NEVER, codes.until)
     return codes.replace(until=until, mask=codes.mask & (codes.end < NEVER))
+
+
+def _read_by(codes: Codes) -> Tensor:
+    """``(batch,)``: tokens that were read when the last code came to exist, or that are said to have been."""
+    if not codes.values.shape[1]:
+        return codes.tokens
+    return codes.tokens.maximum(torch.where(codes.mask & (codes.end < NEVER), codes.end, 0).amax(-1))
 
 
 class Sampler:

@@ -35,11 +35,7 @@ class ChunkReduceLM(Pretrained):
             if not hasattr(body, name):
                 raise TypeError(f"body {type(body).__name__} has no {name}; allowed: ChunkReduce, or what has both")
         if not body.causal:
-            *_, innermost = [module for module in body.modules() if not getattr(module, "causal", True)] or [body]
-            raise ValueError(
-                f"body holds a {type(innermost).__name__}, which is not causal or does not say; "
-                "allowed: modules whose attribute causal is True"
-            )
+            raise ValueError(_who_is_not_causal(body))
         period = getattr(decoder, "period", None)
         if period not in (None, body.chunk_length):
             raise ValueError(
@@ -156,3 +152,18 @@ class ChunkReduceLM(Pretrained):
         """The new tokens of :meth:`generate` one by one as they come, ``(batch,)`` each."""
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
         return stream(self, prompt, lengths, max_new_tokens=max_new_tokens, sampler=sampler, codes=codes)
+
+
+def _who_is_not_causal(body: nn.Module) -> str:
+    """The innermost module that says that it is not, or the part of a ChunkReduce that says nothing."""
+    *_, innermost = [module for module in body.modules() if not getattr(module, "causal", True)] or [body]
+    silent = getattr(innermost, "reduce_network", innermost)
+    if silent is not innermost and not hasattr(silent, "causal"):
+        return (
+            f"body.reduce_network {type(silent).__name__} does not say whether it is causal; allowed: ReduceNetwork, "
+            "ReduceAdapter(network=..., causal=True), or what has causal=True"
+        )
+    return (
+        f"body holds a {type(innermost).__name__}, which is not causal or does not say; "
+        "allowed: modules whose attribute causal is True"
+    )

@@ -54,7 +54,8 @@ class CodeMemory:
         """
         self._forget(token)
         self._take_in(codes, token)
-        self.all_seen = int(self.until.tensor.amin()) >= token + chunk_length
+        until = self.until.tensor
+        self.all_seen = not until.numel() or int(until.amin()) >= token + chunk_length
 
     def read(self, layer: int, x: Tensor, place: Tensor, rotary: Rotary) -> Tensor:
         """What the codes add in block ``layer``; see :class:`wavecomp.networks.decoder.ReadCodes`.
@@ -93,7 +94,7 @@ class CodeMemory:
     def _take_in(self, codes: Codes, token: int) -> None:
         until = torch.where(codes.mask, codes.until, 0)
         seen = until > token
-        count = int(seen.sum(-1).amax()) if codes.values.shape[1] else 0
+        count = int(seen.sum(-1).amax()) if seen.numel() else 0
         order = codes_first(seen)[:, :count]
         until, position, support = (x.gather(1, order) for x in (until, codes.position, codes.support))
         values = codes.values.gather(1, order[..., None].expand(-1, -1, self.dim))

@@ -51,7 +51,7 @@ class ReduceNetwork(Module):
             all of them to be seen in training lets a model read texts that are much longer.
         backend: ``"sdpa"``, or ``"flex"`` for FlexAttention, which skips what no code reads: for long sequences of
             codes on a GPU. Steps use the first.
-        checkpoint: compute each block again for its gradients rather than remember what it computed.
+        activation_checkpointing: compute each block again for its gradients rather than remember what it computed.
 
     Raises:
         ValueError: negative layers; a window below 1, or one that goes with codes that are not causal; a base of 1 or
@@ -75,7 +75,7 @@ class ReduceNetwork(Module):
         support_bias: bool = False,
         base: float = 10000.0,
         backend: Backend = "sdpa",
-        checkpoint: bool = False,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if window is not None:
@@ -83,7 +83,7 @@ class ReduceNetwork(Module):
         if layers < 0:
             raise ValueError(f"layers={layers} is negative; allowed: 0 and above")
         if not causal and window is not None:
-            raise ValueError(f"window={window} looks back only; with causal=False allowed: None")
+            raise ValueError(f"window={window} looks back only; with causal=False give window=None")
         self.input_pooling = input_pooling
         self.blocks = nn.ModuleList(
             TransformerBlock(dim=dim, heads=heads, support_bias=support_bias) for _ in range(layers)
@@ -95,7 +95,7 @@ class ReduceNetwork(Module):
         self.support_bias = support_bias
         self.base = check_base(base)
         self.backend = check_backend(backend)
-        self.checkpoint = checkpoint
+        self.activation_checkpointing = activation_checkpointing
 
     @property
     def causal(self) -> bool:
@@ -123,7 +123,7 @@ class ReduceNetwork(Module):
             mask=mask,
             log_support=log_of_support(codes.support) if self.support_bias else None,
         )
-        x = run_blocks(self.blocks, codes.values, window, checkpoint=self.checkpoint)
+        x = run_blocks(self.blocks, codes.values, window, checkpoint=self.activation_checkpointing)
         return self.norm(x) * codes.mask[..., None]
 
     def step(self, codes: Codes, state: ReduceState | None = None) -> tuple[Codes, ReduceState]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -79,7 +78,7 @@ class StreamingEncoder:
             parts.append(codes)
         # what could not be read is as if it had not been given
         self.tokens, self._waiting, self._state = read, tokens[:, whole:].clone(), state
-        return _together(parts)
+        return Codes.join(parts)
 
     def _checked(self, tokens: Tensor | bytes) -> Tensor:
         if not isinstance(tokens, Tensor):
@@ -89,13 +88,3 @@ class StreamingEncoder:
         if self._waiting is not None and len(tokens) != len(self._waiting):
             raise ValueError(f"tokens has {len(tokens)} rows, those before had {len(self._waiting)}")
         return tokens
-
-
-def _together(parts: Sequence[Codes]) -> Codes:
-    """Codes of several steps, with the tokens and statistics of all."""
-    names = {name: None for part in parts for name in part.statistics}
-    statistics = {
-        name: torch.cat([part.statistics[name] for part in parts if name in part.statistics], dim=1) for name in names
-    }
-    tokens = torch.stack([part.tokens for part in parts]).sum(0)
-    return Codes.join(parts).replace(tokens=tokens, statistics=statistics)

@@ -135,7 +135,7 @@ class TransformerEncoder(Module):
         heads: attention heads.
         layers: blocks.
         convolution: width of the short convolution before them, 0 for none.
-        checkpoint: compute each block again for its gradients rather than remember what it computed.
+        activation_checkpointing: compute each block again for its gradients rather than remember what it computed.
 
     Raises:
         ValueError: negative layers, or a negative convolution.
@@ -145,7 +145,9 @@ class TransformerEncoder(Module):
         torch.Size([3, 16, 8])
     """
 
-    def __init__(self, *, dim: int, heads: int, layers: int, convolution: int = 5, checkpoint: bool = False) -> None:
+    def __init__(
+        self, *, dim: int, heads: int, layers: int, convolution: int = 5, activation_checkpointing: bool = False
+    ) -> None:
         super().__init__()
         for name, value in (("layers", layers), ("convolution", convolution)):
             if value < 0:
@@ -153,7 +155,7 @@ class TransformerEncoder(Module):
         self.convolution = ShortConvolution(dim=dim, width=convolution, causal=False) if convolution else nn.Identity()
         self.blocks = nn.ModuleList(TransformerBlock(dim=dim, heads=heads) for _ in range(layers))
         self.dim, self.heads = dim, heads
-        self.checkpoint = checkpoint
+        self.activation_checkpointing = activation_checkpointing
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Read chunks.
@@ -171,7 +173,7 @@ class TransformerEncoder(Module):
             # an empty row attends to itself: a softmax over nothing is NaN
             mask = (place < lengths[:, None])[:, None, None] | torch.eye(len(place), dtype=torch.bool, device=x.device)
         window = Window(rotary=head_angles(place, self.dim, self.heads), mask=mask)
-        return run_blocks(self.blocks, self.convolution(x), window, checkpoint=self.checkpoint)
+        return run_blocks(self.blocks, self.convolution(x), window, checkpoint=self.activation_checkpointing)
 
     if TYPE_CHECKING:
         __call__ = forward

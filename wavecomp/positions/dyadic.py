@@ -82,7 +82,8 @@ class DyadicPositionCode(Module):
         # a quarter of a token on, so that rounding moves no centre out of its block
         token = (codes.position + 0.25).remainder(self.chunk_length).long()
         # a band of a tree that is split l times holds the frequencies from band / 2 ** (l + 1) on
-        band = (2 * codes.frequency * codes.support).floor().long()
+        # and a quarter of a band, where rounding moves none: centres of bands lie at a half or, of a DCT, on an edge
+        band = (2 * codes.frequency * codes.support + 0.25).floor().long()
         return {
             "chunk": _number(codes.chunk, self.depth + BEYOND),
             "place": torch.where(block >= level, token[..., None] >> block & 1, -1),

@@ -94,7 +94,7 @@ class CompressionModule(L.LightningModule):
                     "ReduceNetwork or LocalDecoder"
                 )
             for module in able:
-                module.checkpoint = True
+                module.activation_checkpointing = True
         self.check_data(getattr(self.trainer, "datamodule", None))
 
     def check_data(self, data: L.LightningDataModule | None) -> None:

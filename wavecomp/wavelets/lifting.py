@@ -168,8 +168,8 @@ class NeuralLiftingFilterBank(LiftingFilterBank):
     on them are bounded, loud input is not amplified beyond what rounding can undo.
 
     Args:
-        dim: channels.
         init: as in :class:`LiftingFilterBank`.
+        dim: channels.
         hidden: width of the networks, ``dim / 4`` unless given.
 
     Raises:
@@ -184,7 +184,7 @@ class NeuralLiftingFilterBank(LiftingFilterBank):
 
     linear = False
 
-    def __init__(self, *, dim: int, init: str = "bior2.2", hidden: int | None = None) -> None:
+    def __init__(self, init: str = "bior2.2", *, dim: int, hidden: int | None = None) -> None:
         super().__init__(init)
         hidden = max(dim // 4, 4) if hidden is None else hidden
         for name, value in (("dim", dim), ("hidden", hidden)):
