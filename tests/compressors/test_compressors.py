@@ -472,7 +472,10 @@ def test_statistics_and_losses_ride_along():
             lambda: wc.RatioController(target_ratio=2, gain=-1),
             "gain=-1 is out of range; allowed: 0 and above, finite",
         ),
-        (lambda: wc.calibrate(torch.nn.Linear(1, 1), [torch.ones(1)]), "model holds 0 ratio controllers; allowed: 1"),
+        (
+            lambda: wc.calibrate(torch.nn.Linear(1, 1), [torch.ones(1)]),
+            "Linear holds no ratio controller; allowed: a model",
+        ),
         (lambda: wc.calibrate(wc.Shrinkage(target_ratio=2), []), "data is empty"),
         *(
             (
@@ -658,6 +661,26 @@ def test_calibration_holds_the_stage_that_the_controller_is_in():
     statistics = body.eval()(wc.Codes.from_tokens(x)).statistics
     own = statistics["chunk_networks.1.places"].sum() / statistics["chunk_networks.1.kept"].sum()
     assert reached == pytest.approx(float(own)) == pytest.approx(4, rel=5e-3)
+
+
+def test_of_several_controllers_one_is_calibrated_after_the_other():
+    shrunk = [
+        wc.WaveletCompressor(transform=wc.DWT1d("haar", level=4), pruner=wc.Shrinkage(target_ratio=ratio))
+        for ratio in (2, 4)
+    ]
+    networks = [wc.ChunkNetwork(chunk_length=length, compressor=one) for length, one in zip((32, 64), shrunk)]
+    body = wc.ChunkReduce(chunk_networks=networks, reduce_network=nn.Identity())
+    x = torch.randn(4, 2048, 16)
+    given = {"encode": lambda x: body(wc.Codes.from_tokens(x))}
+    found = "chunk_networks.0.compressor.pruner.controller, chunk_networks.1.compressor.pruner.controller"
+    with pytest.raises(ValueError, match=f"model holds ratio controllers at {found}; allowed: one of them as contr"):
+        wc.calibrate(body, [x], **given)
+    for one, ratio in zip(shrunk, (2, 4)):
+        assert wc.calibrate(body, [x], controller=one.pruner.controller, **given) == pytest.approx(ratio, rel=5e-3)
+    statistics = body.eval()(wc.Codes.from_tokens(x)).statistics
+    for stage, ratio in enumerate((2, 4)):
+        places, kept = (statistics[f"chunk_networks.{stage}.{name}"].sum() for name in ("places", "kept"))
+        assert float(places / kept) == pytest.approx(ratio, rel=5e-3)
 
 
 def test_a_threshold_that_was_put_somewhere_is_followed_in_evaluation_however_long_it_was_trained():

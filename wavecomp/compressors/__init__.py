@@ -9,6 +9,7 @@ gets as many codes as it needs. The others are what wavelets are compared with.
 
 from wavecomp.compressors.adaptive import AdaptivePruner, BandDrop, HardConcrete, Shrinkage
 from wavecomp.compressors.band_weight import BandWeight
+from wavecomp.compressors.calibration import calibrate
 from wavecomp.compressors.compressor import Compressor
 from wavecomp.compressors.dct import DCTCompressor
 from wavecomp.compressors.detail import DetailChannel
@@ -22,7 +23,7 @@ from wavecomp.compressors.partial import PartialSynthesis
 from wavecomp.compressors.pruner import Kept, Pruner
 from wavecomp.compressors.pruning import ElasticRatio, GlobalTopK, KeepLowpass, RandomK, StraightThroughTopK, TopK
 from wavecomp.compressors.random_measurement import RandomMeasurementCompressor, SparseRecovery
-from wavecomp.compressors.ratio import RatioController, calibrate
+from wavecomp.compressors.ratio import RatioController
 from wavecomp.compressors.selection import ContentScore
 from wavecomp.compressors.strided_conv import StridedConvCompressor
 from wavecomp.compressors.surprisal_drop import SurprisalDropCompressor
