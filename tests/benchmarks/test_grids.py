@@ -85,8 +85,10 @@ def test_the_command_says_how_large_a_grid_is_that_is_there_in_part(tmp_path, mo
     assert result["runs"] == [entry] and result["versions"]["torch"] == "2.0"
     with pytest.raises(ValueError, match="no member of ratio is done"):
         command.run(parser.parse_args(["ratio", "--collect"]))
-    with pytest.raises(ValueError, match="no member of wavelets is done; members: copy-0-haar, "):
+    with pytest.raises(ValueError, match="no member of wavelets is done; without --collect they are run"):
         command.run(parser.parse_args(["wavelets", "--collect"]))
+    with pytest.raises(ValueError, match="--only zz begins no member; they begin with copy, rate"):
+        command.run(parser.parse_args(["wavelets", "--only", "zz"]))
 
 
 def test_a_grid_goes_on_from_runs_of_the_same_text_alone(tmp_path, monkeypatch):

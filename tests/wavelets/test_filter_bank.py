@@ -104,6 +104,13 @@ def test_constants_stay_out_of_a_lattices_details_at_every_level_and_length(name
 
 
 @pytest.mark.parametrize("init", list(SCHEMES))
+def test_lifting_begins_at_a_wavelet_however_it_is_given(init):
+    given = (init.upper(), pywt.Wavelet(init), FilterTaps.of(init))
+    assert all(wc.LiftingFilterBank(wavelet).scheme is SCHEMES[init] for wavelet in given)
+    assert wc.NeuralLiftingFilterBank(init, dim=8).scheme is SCHEMES[init]
+
+
+@pytest.mark.parametrize("init", list(SCHEMES))
 def test_lifting_keeps_constants_out_of_the_details_whatever_it_learns(init):
     for bank in (wc.LiftingFilterBank(init, heads=2), wc.NeuralLiftingFilterBank(dim=4, init=init)):
         zoo.perturb(bank.double(), std=0.3)
@@ -167,6 +174,7 @@ def test_losses_of_free_filters_are_ptwts(init):
         (lambda: wc.LiftingFilterBank(heads=2).analysis(torch.randn(1, 8, 3)), "heads=2 does not divide dim=3"),
         (lambda: wc.MBandFilterBank(heads=2).analysis(torch.randn(1, 8, 3)), "heads=2 does not divide dim=3"),
         (lambda: wc.FreeFilterBank(heads=2).analysis(torch.randn(1, 8, 3)), "heads=2 does not divide dim=3"),
+        (lambda: wc.LiftingFilterBank(pywt.Wavelet("db7")), "init='db7' has no lifting scheme here; allowed: 'haar', "),
         (lambda: wc.LiftingFilterBank("db7"), "init='db7' has no lifting scheme here; allowed: 'haar', 'db2'"),
         (lambda: wc.NeuralLiftingFilterBank(dim=0), "dim=0 is too small"),
         (lambda: wc.NeuralLiftingFilterBank(dim=4, hidden=0), "hidden=0 is too small"),

@@ -65,9 +65,12 @@ def run(given: argparse.Namespace) -> None:
     if hasattr(module, "members"):
         members = module.members(options)
         earlier = results.runs_of(output, given.name, options)
+        if not grid.asked(members, options):
+            beginnings = sorted({name.partition("-")[0] for name in members})
+            raise ValueError(f"--only {' '.join(given.only)} begins no member; they begin with {', '.join(beginnings)}")
         runs = grid.run(Path(f"{given.name}-members"), members, options, earlier)
         if not runs:
-            raise ValueError(f"no member of {given.name} is done; members: {', '.join(members)}")
+            raise ValueError(f"no member of {given.name} is done; without --collect they are run")
         found = results.result(given.name, runs, options, members=len(members))
         if not given.collect:
             failed = {*grid.asked(members, options)} - {entry.get("member") for entry in runs}

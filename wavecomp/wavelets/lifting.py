@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from wavecomp.compiling import no_autocast
 from wavecomp.wavelets.filter_bank import FilterBank, check_heads, interleave, widened, zero_behind
+from wavecomp.wavelets.taps import FilterTaps, Wavelet
 
 Count: TypeAlias = int | Tensor  # samples of a half: a number, or (rows, 1)
 
@@ -60,6 +61,19 @@ SCHEMES = {
 SCHEMES["db1"] = SCHEMES["haar"]
 
 
+def _scheme_of(init: Wavelet) -> str:
+    """The name of the scheme for a wavelet."""
+    if isinstance(init, str):
+        found: str | None = init.lower()
+    else:
+        taps = FilterTaps.of(init)
+        found = next((name for name in SCHEMES if FilterTaps.of(name) == taps), None)
+    if found not in SCHEMES:
+        told = getattr(init, "name", init)
+        raise ValueError(f"init={told!r} has no lifting scheme here; allowed: {', '.join(map(repr, SCHEMES))}")
+    return found
+
+
 class LiftingFilterBank(FilterBank):
     """A learnable biorthogonal filter bank in lifting steps.
 
@@ -70,7 +84,8 @@ class LiftingFilterBank(FilterBank):
     (Lifting: Sweldens, 1996.)
 
     Args:
-        init: ``"haar"``, ``"db2"``, ``"bior2.2"`` (5/3) or ``"bior4.4"`` (9/7), where learning starts.
+        init: where learning starts: ``"haar"``, ``"db2"``, ``"bior2.2"`` (5/3) or ``"bior4.4"`` (9/7), by name or as a
+            ``pywt.Wavelet`` or :class:`FilterTaps`.
         heads: groups of neighbouring channels with taps of their own; must divide dim.
 
     Raises:
@@ -83,12 +98,10 @@ class LiftingFilterBank(FilterBank):
         True
     """
 
-    def __init__(self, init: str = "bior2.2", *, heads: int = 1) -> None:
+    def __init__(self, init: Wavelet = "bior2.2", *, heads: int = 1) -> None:
         super().__init__()
-        if init not in SCHEMES:
-            raise ValueError(f"init={init!r} has no lifting scheme here; allowed: {', '.join(map(repr, SCHEMES))}")
-        self.init, self.heads = init, check_heads(heads)
-        self.scheme = SCHEMES[init]
+        self.init, self.heads = _scheme_of(init), check_heads(heads)
+        self.scheme = SCHEMES[self.init]
         self.reach = 2 * sum(max(-step.first, step.first + len(step.taps) - 1) for step in self.scheme.steps)
         # what is learned is added to the taps of each step, less its mean
         self.free = nn.ParameterList(torch.zeros(heads, len(step.taps)) for step in self.scheme.steps)
@@ -184,7 +197,7 @@ class NeuralLiftingFilterBank(LiftingFilterBank):
 
     linear = False
 
-    def __init__(self, init: str = "bior2.2", *, dim: int, hidden: int | None = None) -> None:
+    def __init__(self, init: Wavelet = "bior2.2", *, dim: int, hidden: int | None = None) -> None:
         super().__init__(init)
         hidden = max(dim // 4, 4) if hidden is None else hidden
         for name, value in (("dim", dim), ("hidden", hidden)):
