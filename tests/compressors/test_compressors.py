@@ -675,6 +675,8 @@ def test_of_several_controllers_one_is_calibrated_after_the_other():
     found = "chunk_networks.0.compressor.pruner.controller, chunk_networks.1.compressor.pruner.controller"
     with pytest.raises(ValueError, match=f"model holds ratio controllers at {found}; allowed: one of them as contr"):
         wc.calibrate(body, [x], **given)
+    with pytest.raises(ValueError, match="controller is none of this ChunkReduce; allowed: one that it holds"):
+        wc.calibrate(body, [x], controller=wc.RatioController(target_ratio=2), **given)
     for one, ratio in zip(shrunk, (2, 4)):
         assert wc.calibrate(body, [x], controller=one.pruner.controller, **given) == pytest.approx(ratio, rel=5e-3)
     statistics = body.eval()(wc.Codes.from_tokens(x)).statistics

@@ -52,8 +52,8 @@ def calibrate(
         The ratio reached by that stage, what came in over codes.
 
     Raises:
-        ValueError: a model without a controller, or several and none named; that of a stage before the last and no
-            ChunkReduce; a ratio or tolerance out of range, no data, no step, nothing to encode with; or a ratio that
+        ValueError: a model without a controller, or several and none named, or another's; that of a stage before the
+            last and no ChunkReduce; a ratio or tolerance out of range, no data, no step, nothing to encode with; or a ratio that
             changes how many slots a further stage is given, which it was not built for. The model is as it was then.
 
     Example:
@@ -64,7 +64,10 @@ def calibrate(
         >>> abs(reached - 4) < 0.1
         True
     """
-    controller = _only(model) if controller is None else controller
+    if controller is None:
+        controller = _only(model)
+    elif all(module is not controller for module in model.modules()):
+        raise ValueError(f"controller is none of this {type(model).__name__}; allowed: one that it holds")
     batches = list(data)
     if not batches:
         raise ValueError("data is empty; give at least one batch")
