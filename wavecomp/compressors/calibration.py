@@ -53,8 +53,9 @@ def calibrate(
 
     Raises:
         ValueError: a model without a controller, or several and none named, or another's; that of a stage before the
-            last and no ChunkReduce; a ratio or tolerance out of range, no data, no step, nothing to encode with; or a ratio that
-            changes how many slots a further stage is given, which it was not built for. The model is as it was then.
+            last and no ChunkReduce; a ratio or tolerance out of range, no data, no step, nothing to encode with; or a
+            ratio that changes how many slots a further stage is given, which it was not built for. The model is as it
+            was then.
 
     Example:
         >>> pruner = wc.Shrinkage(target_ratio=4)
