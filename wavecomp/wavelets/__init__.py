@@ -17,7 +17,7 @@ from wavecomp.wavelets.matrix import analysis_matrix, synthesis_matrix
 from wavecomp.wavelets.mband import MBandFilterBank
 from wavecomp.wavelets.packets import Basis, WaveletPacket, best_basis, wavelet_packet
 from wavecomp.wavelets.stationary import causal_swt, iswt, swt
-from wavecomp.wavelets.taps import FilterTaps
+from wavecomp.wavelets.taps import FilterTaps, Wavelet
 from wavecomp.wavelets.transform import dwt, dwt_coeff_len, dwt_max_level, idwt, wavedec, waverec
 from wavecomp.wavelets.transform2d import wavedec2, waverec2
 
@@ -34,6 +34,7 @@ __all__ = [
     "MBandFilterBank",
     "NeuralLiftingFilterBank",
     "OrthogonalFilterBank",
+    "Wavelet",
     "WaveletFilterBank",
     "WaveletPacket",
     "WaveletPackets1d",
