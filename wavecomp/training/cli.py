@@ -31,6 +31,7 @@ UNFOUNDED = (
     "exists and is not empty",  # the config lies where the checkpoints go
     "your dataloader is not resumable",  # the samples go on where they were
     "treespec, LeafSpec",  # Lightning's own
+    "callbacks used to create the checkpoint need to be",  # who measures writes none
 )
 """Warnings of Lightning that mean nothing here."""
 
