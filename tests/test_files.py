@@ -48,7 +48,7 @@ def test_a_pickle_is_never_opened(tmp_path):
 
 
 def test_what_does_not_fit_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no run or model: it holds neither best.ckpt, last.ckpt nor"):
+    with pytest.raises(FileNotFoundError, match="it holds neither best.ckpt nor last.ckpt, nor model.safetensors of"):
         wc.load(tmp_path)
     save(tmp_path, {"model.weight": torch.zeros(2, 2)})
     with pytest.raises(ValueError, match="does not fit the model in .*config.yaml"):
@@ -167,7 +167,7 @@ def test_a_fingerprint_knows_functions():
     assert fingerprint(model(silu)) == fingerprint(model(silu)) != fingerprint(model(tanh))
 
 
-def test_a_fingerprint_is_of_weights_and_settings():
+def test_a_fingerprint_is_of_weights_and_settings(tmp_path):
     def prints(wavelet="haar", **more):
         torch.manual_seed(0)
         return fingerprint(zoo.language_model(zoo.wavelet_compressor(wavelet=wavelet), **more))
@@ -178,7 +178,10 @@ def test_a_fingerprint_is_of_weights_and_settings():
     one, other = zoo.language_model(), zoo.language_model()
     other.load_state_dict(one.state_dict())
     other.eval().decoder.backend = "flex"
+    other.decoder.activation_checkpointing = other.body.reduce_network.activation_checkpointing = True
     assert fingerprint(one) == fingerprint(other)
+    other.save_pretrained(tmp_path)
+    assert fingerprint(wc.load(tmp_path)) == fingerprint(one)
     for name, make in zoo.causal_compressors():
         model = zoo.language_model(make())
         before = fingerprint(model)

@@ -55,7 +55,7 @@ TOKENS = torch.randint(256, (2, 130))
         (lambda: model()([[1, 2]]), "tokens has type list; allowed: Tensor (batch, length) of int64"),
         (lambda: model(embedding=16)(TOKENS), "was given values 16 wide; allowed: dim=8"),
         (lambda: model(dim=16)(TOKENS), "LocalDecoder was given values 8 wide; allowed: dim=16"),
-        (lambda: wc.Shrinkage(target_ratio="8"), "target_ratio has type str; allowed: Real"),
+        (lambda: wc.Shrinkage(target_ratio="8"), "target_ratio='8' is a str; allowed: a number"),
         (lambda: wc.ReduceNetwork(dim=8, heads="2", layers=1), "heads='2' is a str; allowed: int"),
         (
             lambda: wc.ChunkReduceLM(embedding=nn.Identity(), body=body(), decoder=nn.Identity(), head=nn.Identity()),
@@ -65,7 +65,8 @@ TOKENS = torch.randint(256, (2, 130))
     ],
 )
 def test_what_is_of_another_kind_is_named(call, message):
-    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+    kind = ValueError if any(word in message for word in ("wide;", "period=", "causal;")) else TypeError
+    with pytest.raises(kind, match=re.escape(message)):
         call()
 
 

@@ -257,7 +257,7 @@ def test_what_is_wrong_with_a_folder_is_named(tmp_path):
         wc.load(tmp_path)
     weights.unlink()
     torch.save({"state_dict": model.state_dict()}, tmp_path / "model.bin")
-    with pytest.raises(FileNotFoundError, match=r"holds neither best.ckpt, last.ckpt nor model.safetensors"):
+    with pytest.raises(FileNotFoundError, match="it holds neither best.ckpt nor last.ckpt, nor model.safetensors of"):
         wc.ChunkReduceClassifier.from_pretrained(tmp_path)
 
 

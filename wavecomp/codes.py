@@ -278,18 +278,19 @@ class Codes(Record):
     def join(parts: Sequence[Codes]) -> Codes:
         """The codes of consecutive stretches of one sequence, as a stream gives them.
 
-        ``tokens`` are those of all, and so are statistics; losses are those of the last part.
+        ``tokens`` are those of all, and so are statistics ``(batch, chunks, ...)``; losses, and statistics of another
+        kind, are those of the last part.
 
         Example:
             >>> parts = [wc.Codes.from_tokens(torch.randn(1, 3, 8), start=start) for start in (0, 3)]
             >>> wc.Codes.join(parts).tokens
             tensor([6])
         """
-        names = {name: None for part in parts for name in part.statistics}
-        statistics = {
-            name: torch.cat([part.statistics[name] for part in parts if name in part.statistics], dim=1)
-            for name in names
-        }
+        found: dict[str, list[Tensor]] = {}
+        for part in parts:
+            for name, value in part.statistics.items():
+                found.setdefault(name, []).append(value)
+        statistics = {name: torch.cat(each, dim=1) if each[0].ndim > 1 else each[-1] for name, each in found.items()}
         tokens = torch.stack([part.tokens for part in parts]).sum(0)
         return Codes.cat(parts).replace(tokens=tokens, statistics=statistics)
 

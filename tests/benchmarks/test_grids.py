@@ -115,6 +115,9 @@ def test_the_command_ends_with_an_error_when_members_failed_and_keeps_the_others
     with pytest.raises(SystemExit, match="2 of the members failed, as told above: bad, worse"):
         command.run(parser.parse_args(["ratio"]))
     assert [run["member"] for run in json.loads((tmp_path / "ratio.json").read_text())["runs"]] == ["good"]
+    monkeypatch.setattr("wavecomp.benchmarks.wavelets.members", lambda options: {"bad": lambda: 1 / 0})
+    with pytest.raises(ValueError, match="no member of wavelets is done; those that ran failed, as told above"):
+        command.run(parser.parse_args(["wavelets"]))
     command.run(parser.parse_args(["ratio", "--only", "good"]))
     command.run(parser.parse_args(["ratio", "--collect"]))
 

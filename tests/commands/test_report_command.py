@@ -47,7 +47,7 @@ def test_what_has_no_report_is_said_in_one_line(run, tmp_path, capsys):
         ([tmp_path / "x", "--checkpoint", run, "--output", page], "x does not exist"),
         (
             [TINY, "--checkpoint", tmp_path, "--output", page],
-            "is no run or model: it holds neither best.ckpt, last.ckpt nor",
+            "it holds neither best.ckpt nor last.ckpt, nor model.safetensors of",
         ),
     ):
         assert message in fails(capsys, "report", *args)

@@ -299,6 +299,11 @@ def test_codes_of_the_end_of_a_stream_are_read_as_those_that_they_are(keep, leng
     further = encoder.feed(tokens[:, 128:])
     later = wc.StreamingEncoder(language_model, start=128)
     pieces = wc.Codes.join([later.feed(piece) for piece in tokens[:, 128:].split([5, 67, 200], dim=1)])
+    small = wc.StreamingEncoder(language_model)
+    for at in range(0, 384, 16):  # at some edges the second stage makes none
+        piece = small.feed(tokens[:, at : at + 16])
+        logits = language_model(tokens[:, at:], codes=piece, start=at)
+        torch.testing.assert_close(logits, language_model(tokens[:, at:], codes=piece.replace(pace=()), start=at))
     for codes in (further, pieces, wc.StreamingEncoder(language_model, start=128).feed(tokens[:, 128:])):
         all_looked_at = codes.replace(pace=())
         logits = language_model(tokens[:, 128:], codes=codes, start=128)

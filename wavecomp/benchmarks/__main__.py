@@ -70,7 +70,8 @@ def run(given: argparse.Namespace) -> None:
             raise ValueError(f"--only {' '.join(given.only)} begins no member; they begin with {', '.join(beginnings)}")
         runs = grid.run(Path(f"{given.name}-members"), members, options, earlier)
         if not runs:
-            raise ValueError(f"no member of {given.name} is done; without --collect they are run")
+            why = "without --collect they are run" if given.collect else "those that ran failed, as told above"
+            raise ValueError(f"no member of {given.name} is done; {why}")
         found = results.result(given.name, runs, options, members=len(members))
         if not given.collect:
             failed = {*grid.asked(members, options)} - {entry.get("member") for entry in runs}

@@ -20,6 +20,7 @@ from wavecomp.benchmarks.results import run_name
 from wavecomp.benchmarks.tables import markdown, span
 from wavecomp.benchmarks.targets import Target, where
 from wavecomp.files import CONFIG, fingerprint, load
+from wavecomp.files.models import checkpoint_in
 from wavecomp.training import PasskeyDataModule, RulerDataModule, SampleDataModule, SortDataModule
 from wavecomp.training.data import by_count, effective_length, passkey_match, prompt_and_references, string_match
 from wavecomp.training.data.ruler import TASKS
@@ -63,7 +64,7 @@ def answers(checkpoint: str, task: str, length: int, depth: str | None, samples:
         depth: where in the text a passkey is.
         more: settings of the data that the model depends on.
     """
-    config, model = _config(checkpoint), load(checkpoint).to(device())
+    config, model = _config(checkpoint), load(_file(checkpoint)).to(device())
     data: Any = _data(task, length, depth, more)
     with torch.no_grad():
         scores = [(_sorted if task == "sort" else _said)(model, data, index) for index in range(samples)]
@@ -220,9 +221,9 @@ def _trained_on(name: str, runs: Sequence[Run]) -> str:
 
 def _file(checkpoint: str) -> Path:
     path = Path(checkpoint)
-    path = path / "last.ckpt" if path.is_dir() else path
+    path = checkpoint_in(path) if path.is_dir() else path
     if not path.is_file() or not (path.parent / CONFIG).is_file():
-        raise FileNotFoundError(f"checkpoint {checkpoint} is no run; allowed: a folder with last.ckpt and {CONFIG}")
+        raise FileNotFoundError(f"checkpoint {checkpoint} is no run; allowed: a folder with a checkpoint and {CONFIG}")
     return path
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.modules import Module
-from wavecomp.records import Record, at_least, at_most, check_type, record
+from wavecomp.records import Record, at_least, at_most, record
 
 
 @record
@@ -101,7 +101,8 @@ def check_filled(
 
 def check_ratio(target_ratio: float, longest: float | None = None) -> None:
     """Raise ``ValueError`` for a target ratio below 1 or beyond the chunk length, ``TypeError`` for no number."""
-    check_type("target_ratio", target_ratio, numbers.Real)
+    if not isinstance(target_ratio, numbers.Real):
+        raise TypeError(f"target_ratio={target_ratio!r} is a {type(target_ratio).__name__}; allowed: a number")
     if not 1 <= target_ratio < math.inf or (longest is not None and target_ratio > longest):
         most = "and above, finite" if longest is None else f"to the chunk length, {longest:g}"
         raise ValueError(f"target_ratio={target_ratio} is out of range; allowed: 1 {most}")

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-WAYS = {"training", "backend", "checkpoint"}
+WAYS = {"training", "backend", "activation_checkpointing"}
 """Settings of modules that do not change what a model is."""
 
 
 def fingerprint(model: nn.Module) -> str:
     """A hash of what a model computes: classes and plain settings of its modules, and its tensors.
 
-    The same for every way to compute it (``backend``, ``checkpoint``).
+    The same for every way to compute it (``backend``, ``activation_checkpointing``).
     """
     digest = hashlib.sha256()
     for name, module in model.named_modules():

@@ -46,7 +46,7 @@ def checkpoint_in(run: Path) -> Path:
     for name in (BEST, LAST):
         if (run / name).is_file():
             return run / name
-    raise FileNotFoundError(f"folder {run} is no run or model: it holds neither {BEST}, {LAST} nor {WEIGHTS}")
+    raise FileNotFoundError(f"folder {run} is no run: it holds neither {BEST} nor {LAST}")
 
 
 def load(path: str | Path, *, trusted: Sequence[str] | None = None) -> nn.Module:
@@ -70,7 +70,10 @@ def load(path: str | Path, *, trusted: Sequence[str] | None = None) -> nn.Module
     if (path / WEIGHTS).is_file():
         return load_shared(path, trusted=trusted or ())
     if path.is_dir():
-        path = checkpoint_in(path)
+        try:
+            path = checkpoint_in(path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}, nor {WEIGHTS} of a saved model") from None
     state = read_checkpoint(path)["state_dict"]
     model = build(path.parent / CONFIG, trusted=trusted)
     prefix = "model."

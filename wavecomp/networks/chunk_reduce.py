@@ -202,8 +202,11 @@ class ChunkReduce(Module):
         tokens = made[0 if self.keep == "all" else -1].tokens
         kept = self._kept(made)
         if self.keep == "all" and len(networks) > 1:
-            # stages that made none in this step have made some before
-            kept = kept.replace(first=sum(begin // span * part.capacity for span, part in zip(self.spans, networks)))
+            # stages that made none in this step have made some before, in slots that the pace of these does not know
+            kept = kept.replace(
+                first=sum(begin // span * part.capacity for span, part in zip(self.spans, networks)),
+                pace=kept.pace if len(made) == len(networks) else (),
+            )
         codes, reduce = self.reduce_network.step(kept, reduce)  # type: ignore[operator]
         codes = codes.replace(tokens=tokens, statistics=_statistics(made))
         return codes, ChunkReduceState(tuple(waiting), reduce)

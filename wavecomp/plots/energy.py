@@ -43,8 +43,9 @@ def plot_band_energy(
         ax: where to draw; a figure of its own unless given.
 
     Raises:
-        ValueError: something else than codes or bands, codes without band energies, a row or stage that is not there,
-            a layout with another number of bands, or a text that is not as long as the row.
+        TypeError: something else than codes or bands.
+        ValueError: codes without band energies, a row or stage that is not there, a layout with another number of
+            bands, or a text that is not as long as the row.
 
     Example:
         >>> bands = wc.DWT1d("haar", level=2)(torch.randn(1, 5, 16, 8))
@@ -92,8 +93,8 @@ def plot_scalogram(bands: Bands, *, row: int = 0, channel: int | None = None, ax
         ax: where to draw; a figure of its own unless given.
 
     Raises:
-        ValueError: something else than bands, chunks with a basis each, a row or channel that is not there, or a row
-            without tokens.
+        TypeError: something else than bands.
+        ValueError: chunks with a basis each, a row or channel that is not there, or a row without tokens.
 
     Example:
         >>> ax = plot_scalogram(wc.DWT1d("haar", level=2)(torch.randn(1, 5, 16, 8)))

@@ -37,8 +37,8 @@ def plot_filter_bank(bank: FilterBank, *, initial: FilterBank | None = None, hea
         head: which group of channels.
 
     Raises:
-        ValueError: something else than a filter bank, one that is no matrix, a head that is not there, or an initial
-            bank of another number of branches.
+        TypeError: something else than a filter bank.
+        ValueError: one that is no matrix, a head that is not there, or an initial bank of another number of branches.
 
     Example:
         >>> figure = plot_filter_bank(wc.OrthogonalFilterBank("db2"), initial=wc.WaveletFilterBank("haar"))

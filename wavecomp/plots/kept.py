@@ -26,8 +26,9 @@ def plot_kept_codes(
         ax: where to draw; a figure of its own unless given. The line gets an axis on the right.
 
     Raises:
-        ValueError: something else than codes, a row or stage that is not there, a row without tokens, or a surprisal
-            that is not as long as the row.
+        TypeError: something else than codes.
+        ValueError: a row or stage that is not there, a row without tokens, or a surprisal that is not as long as the
+            row.
 
     Example:
         >>> network = wc.ChunkNetwork(chunk_length=16, compressor=wc.MeanPoolCompressor(count=4))

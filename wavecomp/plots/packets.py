@@ -25,7 +25,8 @@ def plot_packet_tree(tree: Bands | Basis, *, row: int = 0, ax: Axes | None = Non
         ax: where to draw; a figure of its own unless given.
 
     Raises:
-        ValueError: something else than bands or a basis, a row that is not there, or a row without tokens.
+        TypeError: something else than bands or a basis.
+        ValueError: a row that is not there, or one without tokens.
 
     Example:
         >>> t = torch.arange(32)

@@ -27,7 +27,8 @@ def plot_position_code(
         row: of the batch.
 
     Raises:
-        ValueError: another encoding, something else than codes, or a row that is not there or is empty.
+        TypeError: another encoding, or something else than codes.
+        ValueError: a row that is not there or is empty.
 
     Example:
         >>> codes = wc.MeanPoolCompressor(count=4)(wc.Codes.from_tokens(torch.randn(1, 64, 8)).cut(16))
