@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wavecomp.benchmarks import __main__ as command
-from wavecomp.benchmarks import targets
+from wavecomp.benchmarks import curves, targets
 
 RESULTS = Path(__file__).parents[2] / "recipes" / "results"
 MODULES = {name: importlib.import_module(f"wavecomp.benchmarks.{name}") for name in command.BENCHMARKS}
@@ -102,6 +102,19 @@ RATIOS = [
     for asked, trained in ((4.0, 4.1), (8.0, 8.0), (32.0, 64.0))
 ]
 PROSE = seeds([30.0, 60.0], key="prose", what="mixed", compressor="Shrinkage-price", sentence=10.0)
+CURVES = [
+    {
+        "what": "curve",
+        "compressor": name,
+        "seed": seed,
+        "points": [{"asked": r, "bits": b + off} for r, b in bits.items()],
+    }
+    for name, bits in (
+        ("same for all", {ratio: 2.0 for ratio in curves.RATIOS}),
+        ("PartialSynthesis", dict(zip(curves.RATIOS, (1.0, 1.5, 1.25)))),
+    )
+    for seed, off in enumerate((-0.1, 0.0, 0.1))
+]
 RECIPE = [{"recipe": "quickstart", "seed": 0, "metrics": {"val/loss": 2.95}, "took": 270.0}]
 
 
@@ -134,6 +147,7 @@ RECIPE = [{"recipe": "quickstart", "seed": 0, "metrics": {"val/loss": 2.95}, "to
         ("ratio", "Shrinkage in training", RATIOS, "2.50%", "no"),
         ("ratio", "Shrinkage calibrated", RATIOS, "100.00%", "no"),
         ("ratio", "half of the text one sentence", PROSE, "4.5 ± 1.5 (2 of 3)", "yes"),
+        ("ratio", "rate and distortion, PartialSynthesis:", CURVES, "0.400", "yes"),
         ("recipes", "quickstart: bits", RECIPE, "2.950 (1 of 3)", "no"),
         ("recipes", "quickstart: minutes", RECIPE, "4.5 (1 of 3)", "yes"),
     ],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import statistics
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -17,6 +18,7 @@ import wavecomp as wc
 from wavecomp.benchmarks import grid, makers, tasks
 from wavecomp.benchmarks.measure import Run, device
 from wavecomp.benchmarks.tables import markdown, mean_and_spread
+from wavecomp.benchmarks.targets import Target, where
 from wavecomp.benchmarks.tasks import CHUNK, DIM
 from wavecomp.training import AutoencoderModule
 from wavecomp.training.brief import seed_everything, train, validate
@@ -68,6 +70,36 @@ def table(runs: Sequence[Run]) -> str:
         "furthest of them; off by: the worst of all ratios reached."
     )
     return f"{note}\n\n{markdown(['compressor', *(f'ratio {ratio:.3g}' for ratio in RATIOS), 'off by'], rows)}"
+
+
+def targets() -> list[Target]:
+    """What adapts beside what does not."""
+    return [
+        Target(
+            f"rate and distortion, {name}: lead over as many codes of every chunk, less the spread of seeds, bits, the "
+            "least of all ratios",
+            0.0,
+            functools.partial(_lead, name),
+            form=".3f",
+        )
+        for name in COMPRESSORS
+        if name != FIXED
+    ]
+
+
+def _lead(name: str, runs: Sequence[Run]) -> list[float]:
+    own, fixed = (where(runs, what="curve", compressor=one) for one in (name, FIXED))
+    if min(len(own), len(fixed)) < SEEDS:
+        return []
+    leads = []
+    for ratio in RATIOS:
+        mine, theirs = (
+            [point["bits"] for entry in entries for point in entry["points"] if point["asked"] == ratio]
+            for entries in (own, fixed)
+        )
+        spread = max(abs(value - statistics.mean(bits)) for bits in (mine, theirs) for value in bits)
+        leads.append(statistics.mean(theirs) - statistics.mean(mine) - spread)
+    return [min(leads)]
 
 
 def points(runs: Sequence[Run]) -> list[Run]:

@@ -94,7 +94,7 @@ def _table(runs: Sequence[Run]) -> str:
 
 
 def targets() -> list[Target]:
-    """How far the ratio is off at worst, and what notices noise."""
+    """How far the ratio is off at worst, what notices noise, and what adapting is worth."""
     found = [
         Target(
             f"{name} {told}: ratio off by, the worst of {', '.join(f'{ratio:g}' for ratio in ASKED)}",
@@ -110,7 +110,7 @@ def targets() -> list[Target]:
         for name in ("PartialSynthesis", "Shrinkage", "DyadicLeaves")
     ]
     what = f"{PRICED}, half of the text one sentence: codes of prose for each of that"
-    return [*found, Target(what, 3.0, _contrast, seeds=SEEDS, form=".1f")]
+    return [*found, Target(what, 3.0, _contrast, seeds=SEEDS, form=".1f"), *curves.targets()]
 
 
 def _off(name: str, key: str, runs: Sequence[Run]) -> list[float]:
