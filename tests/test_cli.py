@@ -76,10 +76,13 @@ def test_fit_ends_with_a_summary_whose_commands_work(tmp_path, capsys):
     for figure in ("validation bits per byte", "context gain", "compression ratio", "bytes per second"):
         assert re.search(rf"{figure}.*  [+-]?[\d.,]+", out), figure
     commands = out[out.index("Next:") :].splitlines()[1:]
-    assert len(commands) == 4
-    python, validate, again, _ = commands
+    assert len(commands) == 5
+    python, plot, validate, again, _ = commands
     checkpoint = re.search(r"wc\.load\('(.*)'\)", python).group(1)
     assert isinstance(wc.load(checkpoint), wc.ChunkReduceLM)
+    *arguments, picture = plot.split()[1:]
+    cli.main([*arguments, str(tmp_path / picture)])
+    assert (tmp_path / picture).stat().st_size > 2000
     cli.main(validate.split()[1:])
     cli.main([*again.split()[1:], "--trainer.max_steps", "1"])
     assert (tmp_path / "version_1").is_dir()

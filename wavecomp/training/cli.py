@@ -247,6 +247,7 @@ def summary(trainer: L.Trainer, checkpoint: Path, *, validated: int | None = Non
     lines = [f"  {name:<30}{value}" for name, value in rows]
     next_steps = [
         f"  python -c \"import wavecomp as wc; print(wc.load('{checkpoint}'))\"",
+        f"  wavecomp plot training --checkpoint {folder} --output training.png",
         f"  wavecomp validate --config {folder / CONFIG} --ckpt_path {checkpoint}",
         f"  wavecomp fit --config {folder / CONFIG} --model.init_args.learning_rate 2e-3",
         "  wavecomp ls",
