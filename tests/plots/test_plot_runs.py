@@ -43,6 +43,12 @@ def test_runs_that_asked_for_the_same_belong_together_whatever_they_reached():
     np.testing.assert_allclose(bits, [2.1, 1.6])
 
 
+def test_seeds_that_reached_the_same_have_a_mean_whose_rounding_is_no_spread():
+    rate = next(rate for rate in np.random.default_rng(0).random(1000) if np.mean([rate] * 3) < rate)
+    ax = wc.plots.plot_rate_distortion([record("mean", rate, 2.0, seed) for seed in range(3)])
+    assert lines(ax)["mean"].get_xdata() == pytest.approx([rate])
+
+
 def test_a_compressor_without_codes_is_a_line_across():
     runs = [record("none", 0, 3.0, 0), record("none", 0, 3.2, 1), record("mean", 0.5, 2.0, 0)]
     none = lines(wc.plots.plot_rate_distortion(runs))["none"]

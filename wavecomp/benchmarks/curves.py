@@ -76,8 +76,7 @@ def targets() -> list[Target]:
     """What adapts beside what does not."""
     return [
         Target(
-            f"rate and distortion, {name}: lead over as many codes of every chunk, less the spread of seeds, bits, the "
-            "least of all ratios",
+            f"rate and distortion, {name}: least lead over as many codes of every chunk, less the spread, bits",
             0.0,
             functools.partial(_lead, name),
             form=".3f",

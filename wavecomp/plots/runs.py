@@ -65,7 +65,8 @@ def plot_rate_distortion(runs: Sequence[Mapping[str, Any]], *, ax: Axes | None =
             ax.axhline(float(mean[:, 1].mean()), label=name, **look | {"marker": ""})
             continue
         ax.plot(mean[:, 0], mean[:, 1], label=name, **look)
-        x_error, y_error = np.stack([mean - low, high - mean]).transpose(2, 0, 1)
+        # the mean of equal numbers may lie beside them by its last digit
+        x_error, y_error = np.stack([mean - low, high - mean]).clip(min=0).transpose(2, 0, 1)
         bars = {"fmt": "none", "ecolor": look["color"], "elinewidth": 0.8, "capsize": 2}
         ax.errorbar(mean[:, 0], mean[:, 1], y_error, x_error, **bars)
     groups = [list(mine.values()) for rates in compressors.values() for mine in rates.values()]
