@@ -65,7 +65,8 @@ def run(given: argparse.Namespace) -> None:
     if hasattr(module, "members"):
         members = module.members(options)
         earlier = results.runs_of(output, given.name, options)
-        if not grid.asked(members, options):
+        asked = grid.asked(members, options)
+        if not asked:
             beginnings = sorted({name.partition("-")[0] for name in members})
             raise ValueError(f"--only {' '.join(given.only)} begins no member; they begin with {', '.join(beginnings)}")
         runs = grid.run(Path(f"{given.name}-members"), members, options, earlier)
@@ -74,7 +75,7 @@ def run(given: argparse.Namespace) -> None:
             raise ValueError(f"no member of {given.name} is done; {why}")
         found = results.result(given.name, runs, options, members=len(members))
         if not given.collect:
-            failed = {*grid.asked(members, options)} - {entry.get("member") for entry in runs}
+            failed = {*asked} - {entry.get("member") for entry in runs}
     else:
         runs = module.run(options)
         found = results.result(given.name, runs, options)

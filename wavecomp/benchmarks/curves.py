@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import statistics
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -18,7 +17,7 @@ import wavecomp as wc
 from wavecomp.benchmarks import grid, makers, tasks
 from wavecomp.benchmarks.measure import Run, device
 from wavecomp.benchmarks.tables import markdown, mean_and_spread
-from wavecomp.benchmarks.targets import Target, where
+from wavecomp.benchmarks.targets import Target, lead, where
 from wavecomp.benchmarks.tasks import CHUNK, DIM
 from wavecomp.training import AutoencoderModule
 from wavecomp.training.brief import seed_everything, train, validate
@@ -96,8 +95,7 @@ def _lead(name: str, runs: Sequence[Run]) -> list[float]:
             [point["bits"] for entry in entries for point in entry["points"] if point["asked"] == ratio]
             for entries in (own, fixed)
         )
-        spread = max(abs(value - statistics.mean(bits)) for bits in (mine, theirs) for value in bits)
-        leads.append(statistics.mean(theirs) - statistics.mean(mine) - spread)
+        leads.append(lead(mine, theirs))
     return [min(leads)]
 
 

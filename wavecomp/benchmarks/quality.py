@@ -28,7 +28,7 @@ from wavecomp.benchmarks.makers import Maker
 from wavecomp.benchmarks.measure import Options, Run
 from wavecomp.benchmarks.models import WindowModel, random_bytes, step_of
 from wavecomp.benchmarks.tables import bits_by_task, markdown, mean_and_spread, span
-from wavecomp.benchmarks.targets import Target, paired, where
+from wavecomp.benchmarks.targets import Target, lead, paired, where
 from wavecomp.benchmarks.tasks import CHUNK, DIM, HEADS
 from wavecomp.report.figure import Drawing
 
@@ -122,12 +122,11 @@ def _lead(task: str, ratio: int, runs: Sequence[Run]) -> list[float]:
         name: [entry["bits"] for entry in where(runs, task=task, asked=ratio, compressor=name)]
         for name in (CLAIMED, *BASELINES)
     }
-    mean = {name: statistics.mean(values) for name, values in bits.items() if len(values) == SEEDS}
-    spread = {name: max(abs(value - mean[name]) for value in bits[name]) for name in mean}
-    peers = sorted(mean.keys() - {CLAIMED}, key=lambda name: mean[name])
-    if CLAIMED not in mean or not peers:
+    complete = {name: values for name, values in bits.items() if len(values) == SEEDS}
+    own = complete.pop(CLAIMED, None)
+    if own is None or not complete:
         return []
-    return [mean[peers[0]] - mean[CLAIMED] - max(spread[peers[0]], spread[CLAIMED])]
+    return [lead(own, min(complete.values(), key=statistics.mean))]
 
 
 def _beyond_window(task: str, ratio: int, equal_time: bool, runs: Sequence[Run]) -> list[float]:

@@ -71,6 +71,17 @@ def where(runs: Iterable[Run], **wanted: object) -> list[Run]:
     return [entry for entry in runs if all(entry.get(key) == value for key, value in wanted.items())]
 
 
+def lead(own: Sequence[float], peer: Sequence[float]) -> float:
+    """How many bits fewer than its peer's something takes, in the mean of seeds less the spread of what spreads more.
+
+    Example:
+        >>> lead([1.0, 1.5], [3.0, 3.0])
+        1.5
+    """
+    spread = max(abs(bits - statistics.mean(each)) for each in (own, peer) for bits in each)
+    return statistics.mean(peer) - statistics.mean(own) - spread
+
+
 def paired(runs: Iterable[Run], others: Iterable[Run]) -> list[tuple[Run, Run]]:
     """Runs with those of the same seed, of seeds that both have.
 
