@@ -261,6 +261,22 @@ def test_columns_of_numbers_stand_to_the_right():
     assert text[1] == "|:------|-------:|" and text[2] == "| haar  |   1.25 |" and len({len(t) for t in text}) == 1
 
 
+def test_the_text_that_is_given_is_that_of_one_recipe_alone(tmp_path, monkeypatch):
+    commands = []
+
+    def run(command, **kwargs):
+        commands.append(command)
+        raise InterruptedError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(recipes.subprocess, "run", run)
+    for recipe in recipes.RECIPES:
+        with pytest.raises(InterruptedError):
+            recipes.fit(recipe, 0, small=True, source="book.txt")
+    told = {recipe: "book.txt" in command for recipe, command in zip(recipes.RECIPES, commands)}
+    assert told == {recipe: recipe == "quickstart, longer" for recipe in recipes.RECIPES}
+
+
 def test_recipes_that_are_measured_are_recipes():
     for recipe in recipes.RECIPES:
         for name in recipe.split(",")[0].split(" + "):

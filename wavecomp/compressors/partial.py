@@ -39,6 +39,7 @@ class PartialSynthesis(NodeCompressor):
         encoding: a module from Codes to Codes that marks position and frequency, or ``None``.
 
     Raises:
+        TypeError: a transform or encoding of another kind.
         ValueError: a transform that is no dyadic tree, a ratio or room out of range.
 
     Example:

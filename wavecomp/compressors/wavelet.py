@@ -33,6 +33,7 @@ class WaveletCompressor(Compressor):
         encoding: a module from Codes to Codes that marks position and frequency, or ``None``.
 
     Raises:
+        TypeError: a transform, pruner or encoding of another kind.
         ValueError: a detail channel with a transform whose levels do not split in two, or of another level.
 
     Example:

@@ -44,6 +44,7 @@ class ChunkReduce(Module):
         overlap: tokens that finer codes are seen beside the coarser ones that stand in for them.
 
     Raises:
+        TypeError: Chunk-Networks in no list, or a Reduce-Network that is no module.
         ValueError: no Chunk-Network, a stage whose chunks are not made of whole chunks of the stage before, another
             ``keep``, or a negative overlap.
 
