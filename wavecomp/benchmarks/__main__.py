@@ -14,7 +14,7 @@ from wavecomp.allocator import keep_freed_memory
 from wavecomp.benchmarks import grid, measure, readme, results
 from wavecomp.report.figure import write_figure
 
-BENCHMARKS = ("cost", "dwt", "long", "positions", "quality", "ratio", "recipes", "step", "wavelets")
+BENCHMARKS = ("cost", "dwt", "long", "positions", "quality", "ratio", "recipes", "step", "texts", "wavelets")
 """Modules of this room, each with ``run``, or ``members`` of a grid, and ``table``; sweeps also with ``figure``."""
 
 

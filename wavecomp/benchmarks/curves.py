@@ -19,7 +19,6 @@ from wavecomp.benchmarks.measure import Run, device
 from wavecomp.benchmarks.tables import markdown, mean_and_spread
 from wavecomp.benchmarks.targets import Target, lead, where
 from wavecomp.benchmarks.tasks import CHUNK, DIM
-from wavecomp.training import AutoencoderModule
 from wavecomp.training.brief import seed_everything, train, validate
 
 STEPS, SEEDS = 300, 3
@@ -118,7 +117,7 @@ def _curve(name: str, seed: int, steps: int, source: str | None) -> Run:
     seed_everything(seed)
     data = tasks.data_of("rate", seed, source)
     model = tasks.autoencoder(COMPRESSORS[name](TRAINED_AT))
-    module = AutoencoderModule(model=model, warmup_steps=min(50, steps), learning_rate=tasks.LEARNING_RATE)
+    module = tasks.module_of("rate", model, steps=steps)
     train(module, data, steps=steps)
     batches = [batch["tokens"].to(device()) for batch in data.val_dataloader()]
     reached = []

@@ -57,9 +57,7 @@ def trained(
     """
     seed_everything(seed)
     data = data_of(task, seed, source)
-    settings: dict[str, Any] = {"warmup_steps": min(50, steps), "learning_rate": LEARNING_RATE}
-    kind: type[CompressionModule] = AutoencoderModule if task == "rate" else LanguageModelModule
-    module = kind(model=make(), **settings)
+    module = module_of(task, make(), steps=steps)
     found = train(module, data, steps=steps)
     more = {} if besides is None else besides(module.model.eval())
     return more | {
@@ -69,6 +67,13 @@ def trained(
         # without codes the ratio is infinite, which JSON has no word for
         "ratio": found["val/compression_ratio"] if math.isfinite(found["val/compression_ratio"]) else None,
     }
+
+
+def module_of(task: str, model: nn.Module, *, steps: int) -> CompressionModule:
+    """What trains the model of a task for so many steps."""
+    kind: type[CompressionModule] = AutoencoderModule if task == "rate" else LanguageModelModule
+    settings: dict[str, Any] = {"warmup_steps": min(50, steps), "learning_rate": LEARNING_RATE}
+    return kind(model=model, **settings)
 
 
 def parameters(model: nn.Module) -> int:
