@@ -26,10 +26,9 @@ from wavecomp.training.data.text import PYTHON_STDLIB, find_files
 
 RATIO, SEEDS = 8, 3
 STEPS = {"rate": 600, "text": 400}
-COMPRESSORS = {
-    "rate": (quality.CLAIMED, "leaves+channel", quality.OURS, "wide-strided"),
-    "text": (quality.OURS,),
-}
+ALIKE = (quality.OURS, "wide-strided")
+"""Those that keep as many codes of every chunk."""
+COMPRESSORS = {"rate": (quality.CLAIMED, "leaves+channel", *ALIKE), "text": (quality.OURS,)}
 FIGURES = {
     "rate": {"bits": ("bits", ".3f"), "ratio": ("tokens per code", ".2f")},
     "text": {"bits": ("bits of the next byte", ".3f"), "gain": ("gain", ".3f")},
@@ -98,7 +97,7 @@ def _lead(runs: Sequence[Run]) -> list[float]:
             statistics.mean(text["bits"] for text in entry["texts"].values())
             for entry in where(runs, task="rate", compressor=name)
         ]
-        for name in (quality.CLAIMED, quality.OURS, "wide-strided")
+        for name in (quality.CLAIMED, *ALIKE)
     }
     if min(map(len, bits.values())) < SEEDS:
         return []
