@@ -123,8 +123,8 @@ RECIPE = [{"recipe": "quickstart", "seed": 0, "metrics": {"val/loss": 2.95}, "to
     [
         ("dwt", "chunks of 64, forward: speed", timed(matrix=[1.0, 2.0, 1.0], ptwt=[8.0, 9.0, 9.0]), "8.00", "yes"),
         ("dwt", "the matrix of chunks", [{"what": "matrix of 128, with backward", "value": 5.5}], "5.50", "no"),
-        ("step", "training at 16,384 bytes: speed", STEPS, "6.00", "yes"),
-        ("step", "time per byte at 16,384", STEPS, "1.50", "no"),
+        ("step", "wavelet, training at 16,384 bytes: speed", STEPS, "6.00", "yes"),
+        ("step", "wavelet, time per byte at 16,384", STEPS, "1.50", "no"),
         (
             "quality",
             "copy, ratio 8",

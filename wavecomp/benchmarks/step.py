@@ -32,7 +32,7 @@ from wavecomp.networks.flex import Backend
 from wavecomp.networks.transformer import FeedForward
 
 DIM, HEADS, CHUNK, COUNT, LEVEL = 128, 4, 64, 8, 3
-OURS = "wavelet"
+OURS, STACKED = HIERARCHIES = ("wavelet", "stacked")
 BASE = 4096  # the context that others are compared with
 LIMIT, ONCE = 1800.0, 240.0  # seconds: what would take longer is not run, what takes longer is run once
 
@@ -122,29 +122,31 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def targets() -> list[Target]:
-    """The hierarchy's speed beside a flat Transformer's, and how it grows with the context."""
-    longer = "the hierarchy's time per byte at {:,} bytes, x that at {:,}"
-    return [
-        Target("training at 16,384 bytes: speed, x a flat Transformer", 5.0, functools.partial(_against_flat, 2**14)),
-        Target(longer.format(2**14, BASE), 1.2, functools.partial(_growth, 2**14), at_most=True),
-        Target(longer.format(2**16, BASE), 2.0, functools.partial(_growth, 2**16), at_most=True),
-        Target(
-            "GPU, training at 65,536 bytes: speed, x a flat Transformer",
-            10.0,
-            functools.partial(_against_flat, 2**16),
-            gpu=True,
-        ),
-    ]
+    """The hierarchies' speed beside a flat Transformer's, and how their time grows with the context."""
+    found = []
+    for name in HIERARCHIES:
+        against, longer = functools.partial(_against_flat, name), functools.partial(_growth, name)
+        told = f"{name}, time per byte at {{:,}} bytes, x that at {BASE:,}"
+        what = f"{name}, training at 16,384 bytes: speed, x a flat Transformer"
+        found += [
+            Target(what, 5.0, functools.partial(against, 2**14)),
+            Target(told.format(2**14), 1.2, functools.partial(longer, 2**14), at_most=True),
+            Target(told.format(2**16), 2.0, functools.partial(longer, 2**16), at_most=True),
+        ]
+    for name in HIERARCHIES:
+        what = f"GPU, {name}, training at 65,536 bytes: speed, x a flat Transformer"
+        found.append(Target(what, 10.0, functools.partial(_against_flat, name, 2**16), gpu=True))
+    return found
 
 
-def _against_flat(length: int, runs: Sequence[Run]) -> list[float]:
-    own, other = (where(runs, model=name, length=length) for name in (OURS, "flat"))
+def _against_flat(name: str, length: int, runs: Sequence[Run]) -> list[float]:
+    own, other = (where(runs, model=each, length=length) for each in (name, "flat"))
     timed = [(a, b) for a, b in zip(own, other) if "seconds" in a and "seconds" in b]
     return [measure.ratio(_per_byte(b), _per_byte(a)) for a, b in timed]
 
 
-def _growth(length: int, runs: Sequence[Run]) -> list[float]:
-    far, near = (where(runs, model=OURS, length=each) for each in (length, BASE))
+def _growth(name: str, length: int, runs: Sequence[Run]) -> list[float]:
+    far, near = (where(runs, model=name, length=each) for each in (length, BASE))
     return [measure.ratio(_per_byte(a), _per_byte(b)) for a, b in zip(far, near)]
 
 
@@ -170,7 +172,7 @@ def models_on(device: torch.device) -> dict[str, Callable[[], nn.Module]]:
 
     return {
         OURS: lambda: _hierarchy(lowpass(), backend),
-        "stacked": stacked,
+        STACKED: stacked,
         "mean": mean,
         "window": lambda: WindowModel(dim=DIM, heads=HEADS, layers=8, window=CHUNK, backend=backend),
         # as many blocks as the hierarchy has, a little wider: fewer than eight cost less at long contexts
