@@ -7,9 +7,9 @@ from reading_tables import rows
 from wavecomp.benchmarks import curves, tasks
 
 
-def entry(name, seed, bits, ratios=curves.RATIOS):
+def entry(name, seed, bits, ratios=curves.RATIOS, what="curve"):
     points = [{"asked": asked, "ratio": ratio, "bits": bits} for asked, ratio in zip(curves.RATIOS, ratios)]
-    return {"what": "curve", "compressor": name, "seed": seed, "points": points}
+    return {"what": what, "compressor": name, "seed": seed, "points": points}
 
 
 def test_a_row_per_compressor_with_the_worst_ratio_of_all():
@@ -18,6 +18,9 @@ def test_a_row_per_compressor_with_the_worst_ratio_of_all():
     assert one == ["a", *["1.500 ± 0.500 (2 of 3)"] * 3, "5.00%"]
     assert two == ["b", *["3.000 (1 of 3)"] * 3, "0.00%"]
     assert curves.table([]) == ""
+    mixed = [*runs, entry("a", 0, 4.0, what="uneven")]
+    assert rows(curves.table(mixed)) == [one, two, ["a", *["4.000 (1 of 3)"] * 3, "0.00%"]]
+    assert curves.points(mixed) == curves.points(runs)
     points = curves.points(runs)
     assert len(points) == 9 and points[4]["codes_per_byte"] == 1 / 5.6 and points[4]["asked"] == 32 / 6
 
@@ -30,16 +33,16 @@ def test_every_ratio_that_is_asked_for_is_within_reach(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [curves.FIXED, "DyadicLeaves"])
-def test_a_member_is_one_model_at_all_ratios(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("what, name", [("curve", curves.FIXED), ("curve", "DyadicLeaves"), ("uneven", curves.FIXED)])
+def test_a_member_is_one_model_at_all_ratios(what, name, tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "TEXT_LENGTH", 128)
     text = torch.randint(97, 123, (60_000,), generator=torch.Generator().manual_seed(0))
     (tmp_path / "text").write_bytes(bytes(text.tolist()))
-    run = curves._curve(name, 0, 2, str(tmp_path / "text"))
+    run = curves._curve(what, name, 0, 2, str(tmp_path / "text"))
     assert [point["asked"] for point in run["points"]] == [4, 32 / 6, 8]
     if name == curves.FIXED:
         assert [point["ratio"] for point in run["points"]] == pytest.approx([4, 32 / 6, 8])
     else:  # letters at random are loud everywhere, so the ratio may jump
         ratios = [point["ratio"] for point in run["points"]]
         assert ratios == sorted(ratios) and ratios[0] < ratios[-1]
-    assert all(point["bits"] > 3 for point in run["points"])
+    assert all(point["bits"] > 3 for point in run["points"]) and run["what"] == what

@@ -39,6 +39,7 @@ def test_a_member_that_fails_costs_no_other_and_what_is_done_is_not_done_again(t
     assert logging.getLogger("lightning.pytorch").level == level
     assert [run["task"] for run in done] == ["copy", "rate"]
     assert all(run["compressor"] == "mean" and run["ratio"] == 8 and run["bits"] > 1 for run in done)
+    assert all(run["codes_of_chunks"] == [4, 4] for run in done)
     assert all(run["took"] > 0 and run["commit"] and run["device"] for run in done)
     assert [run["member"] for run in done] == ["copy-8-0-mean", "rate-8-0-mean"]
     assert "this one is broken" in caplog.text and [p.suffix for p in tmp_path.glob("small/*")] == [".json"] * 2
@@ -248,11 +249,12 @@ def quality_run(name, seed, bits, task="copy", **more):
 
 def test_the_table_of_quality_says_what_is_missing_and_has_the_least_bits_on_top():
     runs = [quality_run("mean", seed, 2.0 + seed) for seed in range(3)]
-    runs += [quality_run("top", 0, 1.0), quality_run("top", 1, 1.5, ratio=7.5)]
+    runs += [quality_run("top", 0, 1.0, codes_of_chunks=[4, 5])]
+    runs += [quality_run("top", 1, 1.5, ratio=7.5, codes_of_chunks=[2, 4])]
     runs += [quality_run("mean", 0, 2.5, task="text", gain=0.25)]
     assert rows(quality.table(runs)) == [
-        ["top", "1.250 ± 0.250 (2 of 3)", "", "", "7.50 to 8.00", "496"],
-        ["mean", "3.000 ± 1.000", "2.500 (1 of 3)", "0.250 (1 of 3)", "8.00", "496"],
+        ["top", "1.250 ± 0.250 (2 of 3)", "", "", "7.50 to 8.00", "2 to 5", "496"],
+        ["mean", "3.000 ± 1.000", "2.500 (1 of 3)", "0.250 (1 of 3)", "8.00", "", "496"],
     ]
 
 

@@ -2,7 +2,8 @@
 
 The models and the text are those of ``rate`` in :mod:`wavecomp.benchmarks.quality`. Each is trained once. What adapts
 is trained at one ratio and calibrated to each that is asked for; its peer keeps as many codes of every chunk, at ratios
-that were drawn anew at each step.
+that were drawn anew at each step. And again where half of the text is one sentence: what adapting is worth where there
+is something to adapt to.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ RATIOS = tuple(CHUNK / count for count in (8, 6, 4))  # an approximation that al
 TRAINED_AT = RATIOS[1]
 LEVEL, WIDTH = 5, DIM // 4
 FIXED = "same for all"
+CURVE, UNEVEN = "curve", "uneven"
+TASKS = {CURVE: "rate", UNEVEN: "uneven"}
+"""By what a run is of, the task of :mod:`wavecomp.benchmarks.tasks`."""
 
 
 def _elastic(ratio: float) -> wc.Compressor:
@@ -42,18 +46,31 @@ COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
 
 
 def members(small: bool, source: str | None) -> dict[str, grid.Member]:
-    """By seed and compressor."""
+    """By text, seed and compressor."""
     steps = 3 if small else STEPS
     return {
-        f"curve-{seed}-{name.replace(' ', '-')}": functools.partial(_curve, name, seed, steps, source)
-        for seed, name in itertools.product(range(1 if small else SEEDS), COMPRESSORS)
+        f"{what}-{seed}-{name.replace(' ', '-')}": functools.partial(_curve, what, name, seed, steps, source)
+        for what, seed, name in itertools.product(TASKS, range(1 if small else SEEDS), COMPRESSORS)
     }
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Bits by compressor and ratio; nothing where there are no runs."""
+    """Bits by compressor and ratio, a table for each text; nothing where there are no runs."""
     if not runs:
         return ""
+    note = (
+        "Rate and distortion, adaptive against fixed: bits per byte of an autoencoder's reconstruction at each ratio, "
+        f"one model for all of them. What adapts is trained at {TRAINED_AT:.3g} and calibrated to each; `{FIXED}` "
+        f"keeps equally many codes of every chunk, trained at ratios between. {STEPS} steps; mean over seeds ± the "
+        "furthest of them; off by: the worst of all ratios reached."
+    )
+    parts = [note, _table(where(runs, what=CURVE))]
+    if uneven := where(runs, what=UNEVEN):
+        parts += ["The same where one sentence stands in every other 64 bytes:", _table(uneven)]
+    return "\n\n".join(parts)
+
+
+def _table(runs: Sequence[Run]) -> str:
     rows = []
     for name in dict.fromkeys(entry["compressor"] for entry in runs):
         mine = [point for entry in runs if entry["compressor"] == name for point in entry["points"]]
@@ -61,31 +78,25 @@ def table(runs: Sequence[Run]) -> str:
         bits = [mean_and_spread([point["bits"] for point in each], SEEDS) for each in at]
         off = max(abs(point["ratio"] / point["asked"] - 1) for point in mine)
         rows.append([name, *bits, f"{off:.2%}"])
-    note = (
-        "Rate and distortion, adaptive against fixed: bits per byte of an autoencoder's reconstruction at each ratio, "
-        f"one model for all of them. What adapts is trained at {TRAINED_AT:.3g} and calibrated to each; `{FIXED}` "
-        f"keeps equally many codes of every chunk, trained at ratios between. {STEPS} steps; mean over seeds ± the "
-        "furthest of them; off by: the worst of all ratios reached."
-    )
-    return f"{note}\n\n{markdown(['compressor', *(f'ratio {ratio:.3g}' for ratio in RATIOS), 'off by'], rows)}"
+    return markdown(["compressor", *(f"ratio {ratio:.3g}" for ratio in RATIOS), "off by"], rows)
 
 
 def targets() -> list[Target]:
     """What adapts beside what does not."""
     return [
         Target(
-            f"rate and distortion, {name}: least lead over as many codes of every chunk, less the spread, bits",
+            f"rate and distortion{told}, {name}: least lead over as many codes of every chunk, less the spread, bits",
             0.0,
-            functools.partial(_lead, name),
+            functools.partial(_lead, what, name),
             form=".3f",
         )
-        for name in COMPRESSORS
+        for (what, told), name in itertools.product(((CURVE, ""), (UNEVEN, ", half one sentence")), COMPRESSORS)
         if name != FIXED
     ]
 
 
-def _lead(name: str, runs: Sequence[Run]) -> list[float]:
-    own, fixed = (where(runs, what="curve", compressor=one) for one in (name, FIXED))
+def _lead(what: str, name: str, runs: Sequence[Run]) -> list[float]:
+    own, fixed = (where(runs, what=what, compressor=one) for one in (name, FIXED))
     if min(len(own), len(fixed)) < SEEDS:
         return []
     leads = []
@@ -108,16 +119,16 @@ def points(runs: Sequence[Run]) -> list[Run]:
             "codes_per_byte": 1 / point["ratio"],
             "bits_per_byte": point["bits"],
         }
-        for entry in runs
+        for entry in where(runs, what=CURVE)
         for point in entry["points"]
     ]
 
 
-def _curve(name: str, seed: int, steps: int, source: str | None) -> Run:
+def _curve(what: str, name: str, seed: int, steps: int, source: str | None) -> Run:
     seed_everything(seed)
-    data = tasks.data_of("rate", seed, source)
+    data = tasks.data_of(TASKS[what], seed, source)
     model = tasks.autoencoder(COMPRESSORS[name](TRAINED_AT))
-    module = tasks.module_of("rate", model, steps=steps)
+    module = tasks.module_of(TASKS[what], model, steps=steps)
     train(module, data, steps=steps)
     batches = [batch["tokens"].to(device()) for batch in data.val_dataloader()]
     reached = []
@@ -126,7 +137,7 @@ def _curve(name: str, seed: int, steps: int, source: str | None) -> Run:
         found = validate(module, data)
         reached.append({"asked": ratio, "ratio": found["val/compression_ratio"], "bits": found["val/bits_per_byte"]})
     return {
-        "what": "curve",
+        "what": what,
         "compressor": name,
         "seed": seed,
         "steps": steps,

@@ -56,11 +56,12 @@ def partial_synthesis(ratio: float, **size: Any) -> wc.Compressor:
 
 
 def _at_learned_levels(
-    kind: Callable[..., wc.Compressor], ratio: float, *, dim: int, level: int, width: int | None = None
+    kind: Callable[..., wc.Compressor], ratio: float, *, dim: int, level: int, width: int | None = None, **more: float
 ) -> wc.Compressor:
     return kind(
         transform=wc.DWT1d("haar", level=level),
         target_ratio=ratio,
+        **more,
         detail_channel=wc.DetailChannel(dim=dim, level=level, width=width),
         encoding=wc.PositionFrequencyEncoding(dim),
     )

@@ -130,7 +130,7 @@ def figure(runs: Sequence[Run]) -> Drawing:
 
 def _parts(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     """What was asked for and reached, and the curves."""
-    return [e for e in runs if e["what"] != "curve"], [e for e in runs if e["what"] == "curve"]
+    return [e for e in runs if e["what"] not in curves.TASKS], [e for e in runs if e["what"] in curves.TASKS]
 
 
 def _text(name: str, target: float, seed: int, *, source: str | None, steps: int, validation: int) -> Run:

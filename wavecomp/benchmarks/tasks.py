@@ -3,6 +3,7 @@
 copy      16 random symbols, then the same again, in bits per symbol of the second half (chance 4.00)
 recall    keys with values, asked for by content, in bits per digit (chance 3.32)
 rate      an autoencoder of text: bits per byte of the reconstruction
+uneven    the same of text in which one sentence stands in every other 64 bytes
 text      a language model of text: bits per byte; text-16k the same in rows of 16,384 bytes
 """
 
@@ -17,6 +18,7 @@ from torch import nn
 import wavecomp as wc
 from wavecomp.benchmarks.makers import Maker
 from wavecomp.benchmarks.measure import Run
+from wavecomp.benchmarks.mixed import MixedTextDataModule
 from wavecomp.benchmarks.models import byte_model, chunk_reduce, with_second_stage
 from wavecomp.training import (
     AutoencoderModule,
@@ -71,7 +73,7 @@ def trained(
 
 def module_of(task: str, model: nn.Module, *, steps: int) -> CompressionModule:
     """What trains the model of a task for so many steps."""
-    kind: type[CompressionModule] = AutoencoderModule if task == "rate" else LanguageModelModule
+    kind: type[CompressionModule] = AutoencoderModule if task in ("rate", "uneven") else LanguageModelModule
     settings: dict[str, Any] = {"warmup_steps": min(50, steps), "learning_rate": LEARNING_RATE}
     return kind(model=model, **settings)
 
@@ -89,6 +91,8 @@ def data_of(task: str, seed: int, source: str | None) -> SampleDataModule:
     text: dict[str, Any] = {"source": source or PYTHON_STDLIB, "length": TEXT_LENGTH, "validation_samples": 128}
     if task == "text-16k":  # one row of twice as many tokens as otherwise in a batch
         return TextDataModule(**text | {"length": LONG_TEXT, "validation_samples": 16}, batch_size=1, seed=seed)
+    if task == "uneven":
+        return MixedTextDataModule(chunk=2 * CHUNK, **text, batch_size=ROWS, seed=seed)
     return TextDataModule(**text, batch_size=ROWS, seed=seed)
 
 
