@@ -2,10 +2,13 @@ import csv
 import itertools
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import ClassVar
 
@@ -71,21 +74,22 @@ def test_fit_leaves_config_checkpoints_and_metrics_side_by_side(trained):
 
 
 def test_fit_ends_with_a_summary_whose_commands_work(tmp_path, capsys):
-    fit(tmp_path)
+    fit(tmp_path / "two words")
     out = capsys.readouterr().out
     for figure in ("validation bits per byte", "context gain", "compression ratio", "bytes per second"):
         assert re.search(rf"{figure}.*  [+-]?[\d.,]+", out), figure
-    commands = out[out.index("Next:") :].splitlines()[1:]
+    commands = [shlex.split(line) for line in out[out.index("Next:") :].splitlines()[1:]]
     assert len(commands) == 5
     python, plot, validate, again, _ = commands
-    checkpoint = re.search(r"wc\.load\('(.*)'\)", python).group(1)
-    assert isinstance(wc.load(checkpoint), wc.ChunkReduceLM)
-    *arguments, picture = plot.split()[1:]
+    assert python[:2] == ["python", "-c"]
+    exec(python[2], {})
+    assert "ChunkReduceLM(" in capsys.readouterr().out
+    *arguments, picture = plot[1:]
     cli.main([*arguments, str(tmp_path / picture)])
     assert (tmp_path / picture).stat().st_size > 2000
-    cli.main(validate.split()[1:])
-    cli.main([*again.split()[1:], "--trainer.max_steps", "1"])
-    assert (tmp_path / "version_1").is_dir()
+    cli.main(validate[1:])
+    cli.main([*again[1:], "--trainer.max_steps", "1"])
+    assert (tmp_path / "two words" / "version_1").is_dir()
 
 
 def test_load_gives_the_model_that_was_trained(trained):
@@ -338,6 +342,37 @@ def test_the_last_checkpoint_is_kept_when_validation_gets_worse(tmp_path, monkey
     measure = ["--config", str(tmp_path / "version_0" / "config.yaml"), "--ckpt_path", str(tmp_path / "version_0")]
     cli.main(["validate", *measure, "--trainer.default_root_dir", str(tmp_path)])
     assert f"{min(loss):.3f}"[:5] in capsys.readouterr().out
+
+
+def test_the_best_checkpoint_is_that_of_all_parts_of_a_run(tmp_path, monkeypatch):
+    step = killed_at(5)
+
+    def spoilt(self, batch, batch_idx):
+        if self.global_step == 6:  # in the second part, which so gets no better
+            with torch.no_grad():
+                self.model.head.weight.mul_(100)
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(LanguageModelModule, "training_step", step)
+        fit(tmp_path)
+    step = LanguageModelModule.training_step
+    monkeypatch.setattr(LanguageModelModule, "training_step", spoilt)
+    fit(tmp_path, "--ckpt_path", "last")
+    for folder, name, at in (("version_0", "best", 4), ("version_1", "best", 4), ("version_1", "last", 8)):
+        path = tmp_path / folder / f"{name}.ckpt"
+        assert torch.load(path, weights_only=True)["global_step"] == at, (folder, name)
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_settings_that_a_run_does_not_go_on_with_are_told(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    more = ["--ckpt_path", "last", "--trainer.max_steps", "10"]
+    with pytest.warns(UserWarning, match="learning_rate=1e-05 is not what this run began with: its optimiser goes on"):
+        fit(tmp_path / "run", *more, "--model.init_args.learning_rate", "1e-5")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "learning_rate|weight_decay|betas")
+        fit(tmp_path / "run", *more)
 
 
 def same_model(one, other):

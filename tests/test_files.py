@@ -2,6 +2,7 @@ import json
 import pickle
 import zlib
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -280,3 +281,26 @@ def test_codes_of_a_short_last_chunk_stay_out_of_sight(tmp_path):
     codes = load_codes(path, model)
     assert (codes.end == NEVER).sum() > 0 and not codes.visible(torch.tensor([10**9]))[0, 0, -1]
     assert CodesFile(path).metadata["ratio"] == f"{float(codes.ratio):.6g}"
+
+
+def test_numbers_of_numpy_are_numbers():
+    def model(count):
+        torch.manual_seed(0)
+        return zoo.language_model(wc.MeanPoolCompressor(count=count))
+
+    assert fingerprint(model(np.int64(2))) == fingerprint(model(2)) != fingerprint(model(np.int64(4)))
+
+
+@pytest.mark.parametrize("content", [b"", b"model: tiny", b"PK\x03\x04 cut short", bytes(range(256))])
+def test_what_is_no_checkpoint_is_said_without_bad_advice(content, tmp_path):
+    path = tmp_path / "some.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged or no checkpoint of tensors: it is no whole zip file$"):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_of_more_than_tensors_names_what_it_holds(tmp_path):
+    torch.save({"state_dict": {}, "model": torch.nn.Linear(1, 1)}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"no checkpoint of tensors: .*torch\.nn\.modules\.linear\.Linear") as told:
+        read_checkpoint(tmp_path / "last.ckpt")
+    assert "weights_only" not in str(told.value)

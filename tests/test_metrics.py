@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import wavecomp as wc
-from wavecomp.metrics import BitsPerByte, CompressionRatio, ContextGain
+from wavecomp.metrics import BitsPerByte, CompressionRatio, ContextGain, ExactMean
 
 
 def test_bits_per_byte_is_a_mean_over_bytes_not_over_batches():
@@ -59,3 +59,19 @@ def test_ratio_is_sum_over_sum():
 def test_a_gain_of_other_places_is_named():
     with pytest.raises(ValueError, match=r"hidden has shape \(2, 1\), expected \(2, 4\)"):
         ContextGain().update(torch.ones(2, 4), torch.ones(2, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_sums_keep_their_type_where_a_model_is_cast(dtype):
+    metrics = torch.nn.ModuleList([BitsPerByte(), ContextGain(), ExactMean()]).to(dtype)
+    bits, gain, mean = metrics
+    for _ in range(20):
+        bits.update(torch.full((16, 1024), 8 * math.log(2)))
+        gain.update(torch.zeros(16, 1024), torch.full((16, 1024), 8 * math.log(2)))
+        mean.update(torch.full((600,), 0.25))
+    for metric, value in ((bits, 8.0), (gain, 8.0), (mean, 0.25)):
+        assert float(metric.compute()) == pytest.approx(value, rel=1e-4) and metric.compute().dtype == torch.float32
+        metric.reset()
+    bits.update(torch.ones(1, 1))
+    assert bits.nats.dtype == torch.float32
+    assert bits.set_dtype(torch.float64).nats.dtype == torch.float64

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import sys
 
+import numpy as np
 import pytest
 import pywt
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 
 import wavecomp as wc
 from wavecomp.files import build, describe, fingerprint
+from wavecomp.files.hub import Pretrained, _example
 
 
 class Doubled(wc.Module):
@@ -352,3 +354,25 @@ def test_a_ratio_that_is_chosen_in_use_is_no_part_of_a_model(tmp_path):
     model.save_pretrained(tmp_path)
     found = [module for module in wc.load(tmp_path).modules() if isinstance(module, wc.ElasticRatio)]
     assert [pruner.ratio for pruner in found] == [2]
+
+
+class Scaled(Pretrained):
+    """A model with an argument that is named as that of what trains one."""
+
+    def __init__(self, *, model, scale=2.0):
+        super().__init__()
+        self.model, self.scale = model, scale
+
+
+def test_a_model_may_have_a_model(tmp_path):
+    model = Scaled(model=zoo.language_model(), scale=np.float32(0.5)).eval()
+    model.save_pretrained(tmp_path)
+    other = Scaled.from_pretrained(tmp_path, trusted=["test_pretrained"])
+    assert fingerprint(other) == fingerprint(model) and other.scale == 0.5
+
+
+def test_the_card_of_ones_own_model_says_where_it_is_from_and_trusts_it():
+    assert _example(Scaled, "me/it") == (
+        "from test_pretrained import Scaled\n\n"
+        'model = Scaled.from_pretrained("me/it", trusted=["test_pretrained"])'
+    )  # fmt: skip

@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import MeanMetric, Metric
 
 from wavecomp.codes import Codes, compression_ratio
 from wavecomp.records import check_shape
 
 
-class BitsPerByte(Metric):
+class ExactMetric(Metric):
+    """A metric whose sums keep their type where a model is cast: in half precision they would soon stand still.
+
+    torchmetrics does so for ``half()`` and ``bfloat16()``, this for ``to(torch.bfloat16)`` too, which is what
+    Lightning's ``precision="bf16-true"`` calls. ``set_dtype`` casts them.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> ExactMetric:
+        keep = fn if self._dtype_convert else lambda x: fn(x).to(x.dtype)
+        return super()._apply(keep, exclude_state)  # type: ignore[return-value]
+
+
+class ExactMean(ExactMetric, MeanMetric):
+    """A mean whose sums keep their type.
+
+    Example:
+        >>> metric = ExactMean().to(torch.bfloat16)
+        >>> for _ in range(600):
+        ...     metric.update(1.0)
+        >>> float(metric.compute()), metric.weight.dtype
+        (1.0, torch.float32)
+    """
+
+
+class BitsPerByte(ExactMetric):
     """Mean bits per byte: summed negative log-likelihood over bytes, in base 2.
 
     Example:
@@ -48,7 +73,7 @@ class BitsPerByte(Metric):
         return self.nats / self.bytes / math.log(2)
 
 
-class ContextGain(Metric):
+class ContextGain(ExactMetric):
     """How much the codes help: bits per byte with the codes hidden minus with them.
 
     Example:
@@ -85,7 +110,7 @@ class ContextGain(Metric):
         return self.gain / self.bytes / math.log(2)
 
 
-class CompressionRatio(Metric):
+class CompressionRatio(ExactMetric):
     """Tokens over codes, sum over sum.
 
     Example:

@@ -118,3 +118,12 @@ def test_a_file_of_something_else_is_said_in_one_line(tmp_path, content):
     with pytest.raises(ValueError, match=r"metrics.csv has columns \[.*\]; allowed: step, and train/ or val/") as error:
         wc.plots.plot_training(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_classifier_has_its_loss_and_what_is_right(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text(
+        "step,train/loss,train/accuracy,val/loss,train/compression_ratio\n9,1.5,0.5,,8\n19,1.0,0.75,1.25,8\n"
+    )
+    figure = wc.plots.plot_training(path)
+    assert [ax.get_title() for ax in figure.axes] == ["Loss", "What is right", "Compression ratio"]

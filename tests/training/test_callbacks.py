@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 import wavecomp as wc
 from wavecomp.plots.style import decibels
 from wavecomp.training import BandEnergyLogger, FilterLogger, LanguageModelModule, RatioMonitor, SaveCodes
-from wavecomp.training.callbacks import figures
+from wavecomp.training.callbacks import BytesPerSecond, figures
 from wavecomp.training.data.samples import Sample, collate
 
 BANK = "body.chunk_networks.0.compressor.transform.filter_banks.0"
@@ -236,6 +236,11 @@ def test_a_ratio_that_is_not_kept_is_told_once(tmp_path):
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         RatioMonitor(**settings)
+
+
+def test_speed_over_no_steps_is_refused():
+    with pytest.raises(ValueError, match="steps=0 is too small; allowed: 1 and above"):
+        BytesPerSecond(steps=0)
 
 
 def test_the_monitor_says_what_it_can_watch(tmp_path):

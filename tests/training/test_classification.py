@@ -287,3 +287,14 @@ def test_samples_without_a_label_are_named():
         collate_labelled([Sample(torch.ones(2).long(), label=0), Sample(torch.ones(2).long())])
     with pytest.raises(ValueError, match="out of range: 15 to 15; allowed: at least one, 0 to 14"):
         collate_labelled([Sample(torch.tensor([15]), label=0)], vocabulary=15)
+
+
+def test_folders_of_classes_may_be_links(tmp_path):
+    (tmp_path / "real").mkdir()
+    real = classes(tmp_path / "real")
+    links = tmp_path / "links"
+    links.mkdir()
+    for name in ("neg", "pos"):
+        (links / name).symlink_to(real / name)
+    one, other = (FolderClassificationDataModule(source=str(source)) for source in (real, links))
+    assert other.classes == ["neg", "pos"] and len(one.train) == len(other.train)

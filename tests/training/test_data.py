@@ -429,3 +429,28 @@ def test_two_links_to_a_file_are_one_text(tmp_path):
         (tmp_path / f"{number}.txt").symlink_to(tmp_path / "blobs" / f"{number}")
     found = find_files(str(tmp_path))
     assert len(found) == 5 and len({path.resolve() for path in found}) == 5
+
+
+def test_links_to_folders_are_followed_and_none_is_read_twice(tmp_path):
+    for name in "ab":
+        (tmp_path / "elsewhere" / name).mkdir(parents=True)
+        (tmp_path / "elsewhere" / name / "text.txt").write_text(f"text {name} " * 50)
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "own.txt").write_text("own " * 50)
+    for name in "ab":
+        (source / name).symlink_to(tmp_path / "elsewhere" / name)
+    (source / "again").symlink_to(source)
+    found = find_files(str(source))
+    assert len(found) == 3 and {path.name for path in found} == {"own.txt", "text.txt"}
+
+
+def test_a_run_that_goes_on_in_other_batches_has_rows_of_one_size():
+    data = CopyDataModule(length=64, shortest=8, step=8, curriculum=640, batch_size=16)
+    data.load_state_dict({"position": 32})
+    other = CopyDataModule(length=64, shortest=8, step=8, curriculum=640, batch_size=24)
+    other.load_state_dict({"position": 32})
+    for each in (data, other):
+        lengths = [len(each.train_sample(32 + i).tokens) for i in range(10 * each.batch_size)]
+        batches = [set(lengths[i : i + each.batch_size]) for i in range(0, len(lengths), each.batch_size)]
+        assert all(len(sizes) == 1 for sizes in batches) and len(set(lengths)) > 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from argparse import ArgumentParser, Namespace
@@ -29,4 +30,6 @@ def run(arguments: Namespace) -> None:
     if target.exists():
         raise ValueError(f"{target} exists already; give another name")
     shutil.copyfile(source, target)
-    sys.stdout.write(f"copied {source.stem} to {target}; train it with: wavecomp fit --config {target}\n")
+    sys.stdout.write(
+        f"copied {source.stem} to {target}; train it with: wavecomp fit --config {shlex.quote(str(target))}\n"
+    )

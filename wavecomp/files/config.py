@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from torch import Tensor, nn
 
+from wavecomp.files.identity import without_numpy
 from wavecomp.modules import built_with, remember
 from wavecomp.wavelets import FilterTaps
 
@@ -40,10 +41,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def build(config: str | Path, *, trusted: Sequence[str] | None = None) -> nn.Module:
-    """A fresh model from the config that a run saved, or ``save_pretrained``.
+    """A fresh model from the config of a run.
 
     Args:
-        config: a file with an entry ``model``: the model, or what trains it.
+        config: a file with an entry ``model``: what trains the model, or the model.
         trusted: packages whose classes the config may name besides wavecomp and ``torch.nn``; any unless given. To
             build a class its module is imported, so a config that a stranger wrote should name those alone.
 
@@ -51,13 +52,17 @@ def build(config: str | Path, *, trusted: Sequence[str] | None = None) -> nn.Mod
         FileNotFoundError: no such file.
         ValueError: a config without a model, or one that names classes that are no modules or not trusted.
     """
-    entries = read_config(config)
     try:
-        settings = entries["model"]
+        settings = read_config(config)["model"]
         settings = settings.get("init_args", {}).get("model", settings)
         settings["class_path"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"config {config} has no entry model.init_args.model, or model, with a class_path") from error
+    return build_model(settings, config, trusted=trusted)
+
+
+def build_model(settings: Any, config: str | Path, *, trusted: Sequence[str] | None) -> nn.Module:
+    """A fresh model from the settings that a config has of it, as :func:`build` does."""
     try:
         model: nn.Module = construct(settings, trusted)
     except Exception as error:  # a constructor may raise anything
@@ -203,6 +208,7 @@ def _described(value: Any, where: str) -> Any:
     Args:
         where: its path from the model, for errors.
     """
+    value = without_numpy(value)
     if isinstance(value, nn.Module):
         try:
             settings: dict[str, Any] = {"class_path": class_path(type(value))}

@@ -22,9 +22,7 @@ library_name: wavecomp
 A `{kind}` of wavecomp.
 
 ```python
-import wavecomp as wc
-
-model = wc.{kind}.from_pretrained("{repo_id}")
+{code}
 ```
 """
 
@@ -118,12 +116,22 @@ class Pretrained(Module):
             self.save_pretrained(folder)
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             if not api.file_exists(repo_id, "README.md", revision=branch):
-                card = CARD.format(name=repo_id.split("/")[-1], kind=type(self).__name__, repo_id=repo_id)
+                kind = type(self).__name__
+                card = CARD.format(name=repo_id.split("/")[-1], kind=kind, code=_example(type(self), repo_id))
                 (Path(folder) / "README.md").write_text(card)
             commit = api.upload_folder(
                 repo_id=repo_id, folder_path=folder, commit_message=commit_message, revision=branch, create_pr=create_pr
             )
         return str(commit.commit_url)
+
+
+def _example(kind: type, repo_id: str) -> str:
+    """How a model is loaded; a class of somebody's own has to be trusted."""
+    name, package = kind.__name__, kind.__module__.partition(".")[0]
+    if package == "wavecomp":
+        return f'import wavecomp as wc\n\nmodel = wc.{name}.from_pretrained("{repo_id}")'
+    loaded = f'{name}.from_pretrained("{repo_id}", trusted=["{package}"])'
+    return f"from {kind.__module__} import {name}\n\nmodel = {loaded}"
 
 
 def _huggingface_hub(reason: str) -> Any:

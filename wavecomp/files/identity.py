@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +58,13 @@ def raw_bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data
 
 
+def without_numpy(value: Any) -> Any:
+    """A number of numpy as one of Python, anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _plain(value: Any) -> bool:
+    value = without_numpy(value)
     if isinstance(value, list | tuple | set | frozenset):
         return all(map(_plain, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -67,6 +74,7 @@ def _plain(value: Any) -> bool:
 
 def _as_tuples(value: Any) -> Any:
     """A list and a tuple set the same; configs know lists only. What has no order gets one, and functions a name."""
+    value = without_numpy(value)
     if isinstance(value, list | tuple):
         return tuple(map(_as_tuples, value))
     if isinstance(value, set | frozenset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} does not exist")
+    if not zipfile.is_zipfile(path):  # of which torch would tell at length, and nothing of use
+        raise ValueError(f"checkpoint {path} is damaged or no checkpoint of tensors: it is no whole zip file")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can break the reader anywhere
         # torch goes on to advise reading it as what it should not be
-        reason = str(error).partition("\n")[0].partition("This file can still be loaded")[0].strip()
-        reason = reason or type(error).__name__
+        told = str(error).splitlines() or [type(error).__name__]
+        (reason, *_) = [line.strip() for line in told if "Unsupported global" in line] or told
+        reason = reason.partition("This file can still be loaded")[0].partition("In PyTorch")[0].strip()
         raise ValueError(f"checkpoint {path} is damaged or no checkpoint of tensors: {reason}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"checkpoint {path} is damaged: it holds no state_dict")

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wavecomp.files.config import CONFIG, build, construct, describe, read_config
+from wavecomp.files.config import CONFIG, build_model, construct, describe, read_config
 from wavecomp.files.identity import add_tensors, fingerprint, kind_of, settings_of
 
 WEIGHTS = "model.safetensors"
@@ -57,14 +57,14 @@ def load_shared(folder: str | Path, *, trusted: Sequence[str] = ()) -> nn.Module
         ValueError: damaged tensors, or some that were not saved with the config; a class that is not trusted.
     """
     config, weights = Path(folder) / CONFIG, Path(folder) / WEIGHTS
-    model = build(config, trusted=trusted)
+    entries = read_config(config)
+    model = build_model(entries.get("model"), config, trusted=trusted)
     try:
         tensors = load_file(weights)
         with safe_open(weights, framework="pt") as file:
             saved = (file.metadata() or {}).get(DIGEST)
     except SafetensorError as error:
         raise ValueError(f"{weights} is damaged: {error}") from error
-    entries = read_config(config)
     if saved is not None and saved != _digest(entries, tensors):
         raise ValueError(
             f"{weights} and {config} are not as they were saved together; fetch both again, or build the model from a "

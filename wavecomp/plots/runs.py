@@ -20,7 +20,10 @@ from wavecomp.plots.style import COLOURS, axes_or_new, describe, line, new_figur
 NEEDED = ("compressor", "codes_per_byte", "bits_per_byte", "seed")
 PANELS = {  # columns of metrics.csv behind "train/" and "val/", in the order that they are drawn
     "bits_per_byte": ("Bits per byte", "bits per byte"),
+    "reconstruction_bits": ("Bits of the reconstruction", "bits per byte"),
     "answer_bits": ("Bits of the answers", "bits per answer byte"),
+    "loss": ("Loss", "bits"),
+    "accuracy": ("What is right", "share"),
     "compression_ratio": ("Compression ratio", "tokens per code"),
     "context_gain": ("Context gain", "bits per byte"),
     "answer_accuracy": ("Answers that are right", "share"),
@@ -91,6 +94,8 @@ def plot_training(metrics_csv: str | Path, *, target_ratio: float | None = None)
     """
     series = _read(Path(metrics_csv))
     known = [name for name in PANELS if any(f"{stage}/{name}" in series for stage in ("train", "val"))]
+    if "bits_per_byte" in known and "loss" in known:
+        known.remove("loss")  # which is made of those bits
     if not known:
         allowed = ", ".join(PANELS)
         raise ValueError(f"{metrics_csv} has columns {sorted(series)}; allowed: step, and train/ or val/ of {allowed}")

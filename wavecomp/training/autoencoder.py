@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from wavecomp.codes import Codes
-from wavecomp.metrics import BitsPerByte, CodesPerByte, CompressionRatio
+from wavecomp.metrics import BitsPerByte, CodesPerByte, CompressionRatio, ExactMean
 from wavecomp.networks import ChunkReduceAutoencoder
 from wavecomp.training.data import Batch
 from wavecomp.training.optimisation import CompressionModule, mean_of, real_places, surprise
@@ -39,7 +39,7 @@ class AutoencoderModule(CompressionModule):
         return {
             "loss": BitsPerByte(),
             "bits_per_byte": BitsPerByte(),
-            "accuracy": MeanMetric(),
+            "accuracy": ExactMean(),
             "compression_ratio": CompressionRatio(),
             "codes_per_byte": CodesPerByte(),
         }

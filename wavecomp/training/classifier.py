@@ -7,10 +7,10 @@ from typing import Any
 
 import lightning as L
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from wavecomp.codes import Codes
-from wavecomp.metrics import CompressionRatio
+from wavecomp.metrics import CompressionRatio, ExactMean
 from wavecomp.networks import ChunkReduceClassifier
 from wavecomp.training.data import LabelledBatch, SampleDataModule
 from wavecomp.training.optimisation import CompressionModule, surprise
@@ -36,7 +36,7 @@ class ClassifierModule(CompressionModule):
         super().__init__(model=model, **settings)
 
     def metrics(self) -> dict[str, Metric]:
-        return {"loss": MeanMetric(), "accuracy": MeanMetric(), "compression_ratio": CompressionRatio()}
+        return {"loss": ExactMean(), "accuracy": ExactMean(), "compression_ratio": CompressionRatio()}
 
     def check_data(self, data: L.LightningDataModule | None) -> None:
         """Besides, that there are labels.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import math
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -14,7 +16,6 @@ import lightning as L
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -22,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from wavecomp.files import CONFIG, read_checkpoint
 from wavecomp.files.models import LAST, checkpoint_in
 from wavecomp.files.recipes import headline, recipe_path, recipes
-from wavecomp.training.callbacks import BytesPerSecond, LastCheckpoint, SafeStop, SaveCodes
+from wavecomp.training.callbacks import BestCheckpoint, BytesPerSecond, LastCheckpoint, SafeStop, SaveCodes
 from wavecomp.training.checkpoints import WholeFiles
 from wavecomp.training.optimisation import CompressionModule
 
@@ -31,6 +32,7 @@ UNFOUNDED = (
     "exists and is not empty",  # the config lies where the checkpoints go
     "your dataloader is not resumable",  # the samples go on where they were
     "treespec, LeafSpec",  # Lightning's own
+    "dirpath has changed",  # the best checkpoint comes along
     "callbacks used to create the checkpoint need to be",  # who measures writes none
 )
 """Warnings of Lightning that mean nothing here."""
@@ -153,13 +155,7 @@ class Cli(LightningCLI):
             logger = CSVLogger(root, name="")
             kwargs["logger"] = self._loggers(logger)
             self.last = LastCheckpoint(logger.log_dir)
-            best = ModelCheckpoint(
-                dirpath=logger.log_dir,
-                filename="best",
-                monitor="val/loss",
-                enable_version_counter=False,
-                save_on_train_epoch_end=False,  # when a stop may have come between
-            )
+            best = BestCheckpoint(logger.log_dir)
             extra = [BytesPerSecond(), SafeStop(self.last), best, self.last]  # the last one may stop after a validation
         elif self.subcommand == "predict":
             extra = [SaveCodes(Path(root) / "codes")]
@@ -245,11 +241,13 @@ def summary(trainer: L.Trainer, checkpoint: Path, *, validated: int | None = Non
         rows.append(("validation was at step", f"{validated:,}"))
     rows.append(("checkpoint", str(checkpoint)))
     lines = [f"  {name:<30}{value}" for name, value in rows]
+    run, config, tensors = (shlex.quote(str(path)) for path in (folder, folder / CONFIG, checkpoint))
+    program = f"import wavecomp as wc; print(wc.load({json.dumps(str(checkpoint), ensure_ascii=False)}))"
     next_steps = [
-        f"  python -c \"import wavecomp as wc; print(wc.load('{checkpoint}'))\"",
-        f"  wavecomp plot training --checkpoint {folder} --output training.png",
-        f"  wavecomp validate --config {folder / CONFIG} --ckpt_path {checkpoint}",
-        f"  wavecomp fit --config {folder / CONFIG} --model.init_args.learning_rate 2e-3",
+        f"  python -c {shlex.quote(program)}",
+        f"  wavecomp plot training --checkpoint {run} --output training.png",
+        f"  wavecomp validate --config {config} --ckpt_path {tensors}",
+        f"  wavecomp fit --config {config} --model.init_args.learning_rate 2e-3",
         "  wavecomp ls",
     ]
     return "\n".join(["", f"Trained {trainer.global_step} steps.", *lines, "Next:", *next_steps])

@@ -8,10 +8,10 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from wavecomp.codes import Codes
-from wavecomp.metrics import BitsPerByte, CompressionRatio, ContextGain, bytes_of
+from wavecomp.metrics import BitsPerByte, CompressionRatio, ContextGain, ExactMean, bytes_of
 from wavecomp.networks import ChunkDecoder, ChunkReduceLM
 from wavecomp.networks.embedding import embed_tokens
 from wavecomp.training.data import Batch, SampleDataModule
@@ -71,7 +71,7 @@ class LanguageModelModule(CompressionModule):
             "compression_ratio": CompressionRatio(),
             "answer_bits": BitsPerByte(),
             "answer_bits_hidden": BitsPerByte(),
-            "answer_accuracy": MeanMetric(),
+            "answer_accuracy": ExactMean(),
             "reconstruction_bits": BitsPerByte(),
         }
 

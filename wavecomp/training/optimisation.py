@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric
@@ -126,6 +127,19 @@ class CompressionModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._random = checkpoint.get("random")
+        if self.trainer.state.fn == "fit":
+            self._tell_of_old_settings(checkpoint.get("optimizer_states", []))
+
+    def _tell_of_old_settings(self, optimizers: list[dict[str, Any]]) -> None:
+        """Warn of settings that a run does not go on with, since its optimiser has its own."""
+        group = optimizers[0].get("param_groups", [{}])[0] if optimizers else {}
+        for name, key in (("learning_rate", "initial_lr"), ("weight_decay", "weight_decay"), ("betas", "betas")):
+            now, then = getattr(self, name), group.get(key)
+            if then is not None and then != (tuple(now) if name == "betas" else now):
+                rank_zero_warn(
+                    f"{name}={now} is not what this run began with: its optimiser goes on with {then}. For another, "
+                    "begin a run anew, with the model of the checkpoint"
+                )
 
     def on_fit_start(self) -> None:
         if self.trainer.ckpt_path is None:  # a new run, maybe of a model that was loaded
@@ -195,7 +209,7 @@ class CompressionModule(L.LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self._evaluate(batch, "test", self.test_metrics)
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Codes:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Codes:
         """The codes of a batch."""
         return self.model.encode(batch["tokens"], batch.get("lengths"))
 

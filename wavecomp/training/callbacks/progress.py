@@ -23,6 +23,7 @@ class BytesPerSecond(Callback):
     """
 
     def __init__(self, steps: int = 50, every: int = 10) -> None:
+        check_count("steps", steps)
         check_count("every", every)
         self.every = every
         self.spans: deque[tuple[float, Tensor | int]] = deque(maxlen=steps)

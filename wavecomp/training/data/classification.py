@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from wavecomp.records import check_count
 from wavecomp.training.data.samples import Generated, LabelledBatch, Sample, SampleDataModule, collate_labelled
+from wavecomp.training.data.text import below
 
 # what opening a file that is no archive, or half of one, raises
 UNREADABLE = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, KeyError)  # a link to nothing
@@ -225,7 +226,7 @@ def _contents(source: Path) -> Iterator[tuple[PurePosixPath, bytes | None]]:
 
 
 def _folder(source: Path) -> Iterator[tuple[PurePosixPath, bytes | None]]:
-    for path in source.rglob("*"):
+    for path in below(source):
         inside = PurePosixPath(path.relative_to(source).as_posix())
         if path.is_dir():
             yield inside, None

@@ -53,8 +53,8 @@ class TaskDataModule(SampleDataModule):
         self.validation_samples = validation_samples
 
     def train_sample(self, index: int) -> Sample:
-        # all rows of a batch have one size
-        first = index // self.rows_per_step * self.rows_per_step
+        # all rows of a batch have one size, also where a run goes on in batches of another
+        first = index - (index - self._before) % self.rows_per_step
         share = min(1.0, first / self.curriculum) if self.curriculum else 1.0
         if self.rehearse:
             share *= np.random.default_rng([self.seed, SIZES, first]).random()

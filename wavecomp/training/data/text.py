@@ -7,8 +7,10 @@ import functools
 import glob
 import hashlib
 import itertools
+import os
 import sysconfig
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -176,7 +178,7 @@ def find_files(source: str) -> list[Path]:
         skipped = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__"}
         paths = [p for p in root.rglob("*.py") if not skipped & set(p.relative_to(root).parts)]
     elif Path(source).is_dir():
-        paths = [p for p in Path(source).rglob("*") if p.is_file()]
+        paths = [p for p in below(Path(source)) if p.is_file()]
     else:
         paths = [Path(source)] if Path(source).is_file() else [Path(p) for p in glob.glob(source, recursive=True)]
         paths = [p for p in paths if p.is_file()]
@@ -195,6 +197,18 @@ def find_files(source: str) -> list[Path]:
     if empty and source != PYTHON_STDLIB:
         warnings.warn(f"{len(empty)} empty files are left out: {', '.join(empty[:10])}", stacklevel=2)
     return filled
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """All folders and files in a folder and in those, links to folders included; a folder that comes again is left
+    out."""
+    seen = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(here)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(here) / name for name in (*folders, *files))
 
 
 def _size(path: Path) -> int:
@@ -217,11 +231,12 @@ def split(paths: list[Path], validation_share: float) -> tuple[Corpus, Corpus]:
     shuffled = sorted(paths, key=lambda p: hashlib.sha256(p.relative_to(root).as_posix().encode()).digest())
     sizes = {path: _size(path) for path in shuffled}
     wanted = round(validation_share * sum(sizes.values()))
-    chosen: list[Path] = []
+    chosen: dict[Path, None] = {}  # as a set, in order
+    taken = 0
     for path in shuffled:
-        taken = sum(sizes[p] for p in chosen)
         if len(paths) > 1 and taken < wanted and taken + sizes[path] <= 1.25 * wanted:
-            chosen.append(path)
+            chosen[path] = None
+            taken += sizes[path]
     validation = [Piece(path, 0, sizes[path]) for path in chosen]
     training = {path: Piece(path, 0, sizes[path]) for path in shuffled if path not in chosen}
     missing = wanted - sum(piece.stop for piece in validation)
