@@ -217,7 +217,7 @@ HARM = "raise SystemExit('a config ran this')"
         ("wavecomp.files.hub.tempfile.mkdtemp", "cannot be imported"),
         ("wavecomp.files.shared.save_shared", "is no module; allowed: subclasses of torch.nn.Module"),
         ("wavecomp.files.CodesWriter", "is no module"),
-        ("wavecomp.training.language_model.MeanMetric", "MeanMetric is not trusted"),
+        ("wavecomp.training.language_model.Metric", "Metric is not trusted"),
         ("Linear", "class_path Linear is not trusted"),
     ],
 )

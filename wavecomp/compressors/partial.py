@@ -28,6 +28,10 @@ class PartialSynthesis(NodeCompressor):
     chunk with twice the power is a level or two finer. The level with the highest score is taken, and its share of the
     softmax is a factor that is 1 in value and a gradient to the gate (straight through, Bengio et al., 2013).
 
+    Each level has a range of scores to itself, and at a ratio that is a power of two the threshold comes to rest within
+    one. So text that is about as loud everywhere gets as many codes everywhere; what is then gained over a fixed
+    resolution is that training came down to it from a finer one (see ``start``).
+
     Args:
         transform: of two branches.
         target_ratio: tokens per code over all, held by a controller.

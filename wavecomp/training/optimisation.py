@@ -127,12 +127,18 @@ class CompressionModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._random = checkpoint.get("random")
-        if self.trainer.state.fn == "fit":
-            self._tell_of_old_settings(checkpoint.get("optimizer_states", []))
 
-    def _tell_of_old_settings(self, optimizers: list[dict[str, Any]]) -> None:
-        """Warn of settings that a run does not go on with, since its optimiser has its own."""
-        group = optimizers[0].get("param_groups", [{}])[0] if optimizers else {}
+    def on_fit_start(self) -> None:
+        if self.trainer.ckpt_path is None:  # a new run, maybe of a model that was loaded
+            self._random = None
+            for controller in self._controllers().values():
+                controller.restart()
+
+    def on_train_start(self) -> None:
+        """Warn of settings that a run does not go on with, since its optimiser came with its own."""
+        if self.trainer.ckpt_path is None:
+            return
+        group = self.trainer.optimizers[0].param_groups[0]
         for name, key in (("learning_rate", "initial_lr"), ("weight_decay", "weight_decay"), ("betas", "betas")):
             now, then = getattr(self, name), group.get(key)
             if then is not None and then != (tuple(now) if name == "betas" else now):
@@ -140,12 +146,6 @@ class CompressionModule(L.LightningModule):
                     f"{name}={now} is not what this run began with: its optimiser goes on with {then}. For another, "
                     "begin a run anew, with the model of the checkpoint"
                 )
-
-    def on_fit_start(self) -> None:
-        if self.trainer.ckpt_path is None:  # a new run, maybe of a model that was loaded
-            self._random = None
-            for controller in self._controllers().values():
-                controller.restart()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self._random is None:
