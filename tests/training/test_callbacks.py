@@ -270,3 +270,13 @@ def test_saved_codes_are_those_that_load_codes_reads(tmp_path):
         assert codes.tokens.tolist() == [65]
     with pytest.raises(ValueError, match="other weights or settings"):
         wc.load_codes(tmp_path / "new" / "codes" / names[0], zoo.perturb(learner.model))
+
+
+def test_codes_of_several_loaders_lie_side_by_side(tmp_path):
+    predicted = trainer(tmp_path, SaveCodes(tmp_path)).predict(module(zoo.leaves()), [loader(1), loader(2)])
+    names = {path.name for path in tmp_path.glob("*.safetensors")}
+    assert names == {
+        "rank0-batch000000-row000.safetensors",
+        *(f"rank0-loader1-batch000000-row{row:03d}.safetensors" for row in (0, 1)),
+    }
+    assert [len(batches) for batches in predicted] == [1, 1]
