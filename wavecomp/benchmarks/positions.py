@@ -113,7 +113,7 @@ def _member(task: str, name: str, seed: int, steps: int, source: str | None) -> 
         seed=seed,
         steps=steps,
         source=source,
-        besides=_accuracy if task == "recall" else None,
+        besides=(lambda model, _: _accuracy(model)) if task == "recall" else None,
     )
     return {"task": task, "encoding": name, "seed": seed, "steps": steps} | found
 

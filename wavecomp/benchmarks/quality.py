@@ -213,13 +213,12 @@ def _grid(small: bool) -> Iterator[tuple[str, int, int, str]]:
 
 def _member(task: str, name: str, ratio: int, seed: int, steps: int, source: str | None) -> Run:
     make = functools.partial(model_of, task, name, ratio)
-    counted = functools.partial(_codes_of_chunks, tasks.data_of(task, seed, source))
-    found = tasks.trained(task, make, seed=seed, steps=steps, source=source, besides=counted)
+    found = tasks.trained(task, make, seed=seed, steps=steps, source=source, besides=_codes_of_chunks)
     return {"task": task, "compressor": name, "asked": ratio, "seed": seed, "steps": steps} | found
 
 
 @torch.no_grad()
-def _codes_of_chunks(data: SampleDataModule, model: nn.Module) -> Run:
+def _codes_of_chunks(model: nn.Module, data: SampleDataModule) -> Run:
     """The least and the most codes that a whole chunk of the first batch of validation has."""
     batch: Any = next(iter(data.val_dataloader()))
     told = model.encode(batch["tokens"], batch.get("lengths")).statistics  # type: ignore[operator]

@@ -45,14 +45,14 @@ def trained(
     seed: int,
     steps: int,
     source: str | None,
-    besides: Callable[[nn.Module], Run] | None = None,
+    besides: Callable[[nn.Module, SampleDataModule], Run] | None = None,
 ) -> Run:
     """Train a model for some steps and validate it.
 
     Args:
         make: the model, after the seed is set.
         source: text to train on; the sources of Python's standard library unless given.
-        besides: what else is measured of the trained model.
+        besides: what else is measured of the trained model, maybe on its data.
 
     Returns:
         Its parameters, bits of what is asked for, context gain and ratio, where it has one.
@@ -61,7 +61,7 @@ def trained(
     data = data_of(task, seed, source)
     module = module_of(task, make(), steps=steps)
     found = train(module, data, steps=steps)
-    more = {} if besides is None else besides(module.model.eval())
+    more = {} if besides is None else besides(module.model.eval(), data)
     return more | {
         "parameters": parameters(module.model),
         "bits": found["val/loss"],

@@ -10,6 +10,8 @@ from typing import Any
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
+from wavecomp.files.output import folder_beside
+
 
 class BestCheckpoint(ModelCheckpoint):
     """``best.ckpt``: of the lowest ``val/loss`` of a run, also where it goes on in another folder.
@@ -45,6 +47,7 @@ class BestCheckpoint(ModelCheckpoint):
 @rank_zero_only
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.copyfile(source, partial)
-    os.replace(partial, target)
+    with folder_beside(target) as folder:
+        whole = Path(folder) / "whole"
+        shutil.copyfile(source, whole)
+        os.replace(whole, target)
