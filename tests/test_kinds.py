@@ -44,6 +44,12 @@ TOKENS = torch.randint(256, (2, 130))
             "encoding is the class PositionFrequencyEncoding; allowed: Module or None",
         ),
         (lambda: wc.MeanPoolCompressor(count=4, encoding="sine"), "encoding has type str; allowed: Module or None"),
+        (
+            lambda: wc.PartialSynthesis(
+                transform=wc.DWT1d("haar", level=2), target_ratio=4, predictor=torch.nn.Linear(4, 4)
+            ),
+            "predictor has type Linear; allowed: DetailPredictor or None",
+        ),
         (lambda: wc.PartialSynthesis(transform="haar", target_ratio=8), "transform has type str; allowed: DWT1d"),
         (lambda: network(compressor=nn.Linear(8, 8)), "compressor has type Linear; allowed: Compressor, such as"),
         (lambda: network(compressor=wc.KeepLowpass(8)), "compressor has type KeepLowpass; allowed: Compressor, such"),

@@ -129,10 +129,11 @@ def leaves():
     )
 
 
-def partial():
+def partial(**more):
     compressor = wc.PartialSynthesis(
         transform=wc.DWT1d("haar", level=3),
         target_ratio=RATIO,
+        **more,
         band_weight=wc.BandWeight(bands=4),
         detail_channel=wc.DetailChannel(dim=DIM, level=3, width=8),
         encoding=wc.PositionFrequencyEncoding(DIM),
@@ -235,6 +236,7 @@ def some_compressors():
     for kind, makers in TRANSFORMS.items():
         make = makers["lattice"]
         yield f"WaveletCompressor-{kind.__name__}", lambda make=make: wavelet_compressor(transform=make(2))
+    yield "PartialSynthesis-predicted", lambda: partial(predictor=wc.DetailPredictor(dim=DIM, level=3, hidden=8))
     yield "WaveletCompressor-narrow-channel", lambda: wavelet_compressor(width=4)
     priced = functools.partial(wc.Shrinkage, target_ratio=RATIO, price=0.1, spread=0)
     yield "WaveletCompressor-priced-loudest", lambda: wavelet_compressor(priced())

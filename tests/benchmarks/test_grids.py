@@ -171,6 +171,9 @@ def test_names_of_members_stay_what_they_were():
         assert {name for name in names if name.startswith(start)} == {
             f"{start}-{seed}-{name}" for seed in range(3) for name in (quality.OURS, quality.STACKED, "window")
         }
+    assert {name for name in names if name.startswith("uneven")} == {
+        f"uneven-{target}-{seed}-{name}" for target in (8, 16) for seed in range(3) for name in quality.ADAPTING
+    }
     assert {"text-8-0-Shrinkage", "mixed-8-2-DyadicLeaves"} <= ratio.members(Options(source="any")).keys()
 
 

@@ -388,6 +388,56 @@ def test_a_chunk_of_more_power_starts_at_a_finer_level():
     assert level == sorted(level, reverse=True) and len(set(level)) == 3
 
 
+def test_a_chunk_that_says_the_same_again_is_coarser_than_one_as_loud_that_does_not():
+    torch.manual_seed(0)
+    partial = wc.PartialSynthesis(
+        transform=wc.DWT1d("haar", level=4),
+        target_ratio=4,
+        predictor=wc.DetailPredictor(dim=8, level=4),
+    )
+    partial.controller.set_threshold(0.5)
+    again = torch.randn(1, 16, 8)
+
+    def levels():
+        x = torch.cat([again.expand(4, 16, 8), torch.randn(4, 16, 8)], dim=1)
+        codes = partial(wc.Codes.from_tokens(x).cut(16))
+        return codes, codes.statistics["picked_level"].float().mean(0)
+
+    before = levels()[1]
+    assert (before[0] - before[1]).abs() < 1
+    gate = partial.gate.weight.detach().clone()
+    optimizer = torch.optim.Adam(partial.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(100):
+        optimizer.zero_grad()
+        losses.append(levels()[0].losses["prediction"])
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < 0.7 * losses[0]
+    assert torch.equal(gate, partial.gate.weight)  # what is guessed moves nothing but the guesses
+    after = levels()[1]
+    assert after[0] == 4 and after[1] <= before[1]
+
+
+def test_a_predictor_is_exact_about_what_it_missed():
+    transform, predictor = wc.DWT1d("db2", level=3), zoo.perturb(wc.DetailPredictor(dim=8, level=3, weight=0.5))
+    bands = transform(torch.randn(2, 3, 19, 8), torch.tensor([[19, 19, 5], [19, 12, 0]]))
+    nodes = transform.approximations(19, bands.values.device)
+    approximations = transform.inverse_levels(bands)
+    missed, loss = predictor(bands, approximations)
+    errors = []
+    for level, above in zip((3, 2, 1), approximations.split(nodes.counts, dim=-2)):
+        mine = bands.layout.row == level
+        means = above[..., : int(mine.sum()), :] * 2 ** (-level / 2)
+        guessed = predictor.guess[3 - level](F.silu(predictor.read[3 - level](means)))
+        torch.testing.assert_close(missed.values[..., mine, :], bands.values[..., mine, :] - guessed)
+        errors.append((bands.values[..., mine, :] - guessed)[bands.mask[..., mine]])
+    coarsest = bands.layout.always
+    assert torch.equal(missed.values[..., coarsest, :], bands.values[..., coarsest, :])
+    torch.testing.assert_close(loss, 0.5 * torch.cat(errors).square().mean())
+    assert not missed.values.requires_grad and loss.requires_grad
+
+
 def test_statistics_and_losses_ride_along():
     chunks = wc.Codes.from_tokens(torch.randn(1, 16, 8)).cut(8)
     chunks = chunks.replace(losses={"before": torch.tensor(2.0)})
@@ -411,6 +461,29 @@ def test_statistics_and_losses_ride_along():
                 detail_channel=wc.DetailChannel(dim=4, level=2),
             ),
             "detail_channel goes with DWT1d and packets of banks of two branches, not with DWT2d",
+        ),
+        (lambda: wc.DetailPredictor(dim=4, level=0), "level=0 is too small"),
+        (lambda: wc.DetailPredictor(dim=4, level=1, hidden=0), "hidden=0 is too small"),
+        (lambda: wc.DetailPredictor(dim=4, level=1, weight=-1), "weight=-1 is out of range; allowed: 0 and above"),
+        (
+            lambda: wc.PartialSynthesis(
+                transform=wc.DWT1d("haar", level=4),
+                target_ratio=4,
+                predictor=wc.DetailPredictor(dim=4, level=3),
+            ),
+            "predictor has level=3, the transform level=4; give both one",
+        ),
+        (
+            lambda: wc.DetailPredictor(dim=4, level=1)(
+                wc.DWT1d("haar", level=2)(torch.randn(1, 8, 4)), torch.randn(1, 14, 4)
+            ),
+            "bands are of level=2; allowed: 1",
+        ),
+        (
+            lambda: wc.DetailPredictor(dim=4, level=1)(
+                wc.DWT1d("haar", level=1)(torch.randn(1, 8, 3)), torch.randn(1, 12, 3)
+            ),
+            "DetailPredictor was given values 3 wide; allowed: dim=4",
         ),
         (lambda: wc.Shrinkage(target_ratio=0.5), "target_ratio=0.5 is out of range; allowed: 1 and above"),
         (lambda: wc.Shrinkage(target_ratio=4, room=0.5), "room=0.5 is out of range; allowed: 1 and above, finite"),

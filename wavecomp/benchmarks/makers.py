@@ -50,13 +50,18 @@ def leaves(ratio: float, *, dim: int, **size: Any) -> wc.Compressor:
     return _at_learned_levels(functools.partial(wc.DyadicLeaves, dim=dim), ratio, dim=dim, **size)
 
 
-def partial_synthesis(ratio: float, **size: Any) -> wc.Compressor:
-    """See :func:`wavelet`."""
-    return _at_learned_levels(wc.PartialSynthesis, ratio, **size)
+def partial_synthesis(ratio: float, *, predicted: bool = False, **size: Any) -> wc.Compressor:
+    """See :func:`wavelet`.
+
+    Args:
+        predicted: whether levels go by what a predictor missed.
+    """
+    more: dict[str, Any] = {"predictor": wc.DetailPredictor(dim=size["dim"], level=size["level"])} if predicted else {}
+    return _at_learned_levels(wc.PartialSynthesis, ratio, **size, **more)
 
 
 def _at_learned_levels(
-    kind: Callable[..., wc.Compressor], ratio: float, *, dim: int, level: int, width: int | None = None, **more: float
+    kind: Callable[..., wc.Compressor], ratio: float, *, dim: int, level: int, width: int | None = None, **more: Any
 ) -> wc.Compressor:
     return kind(
         transform=wc.DWT1d("haar", level=level),

@@ -36,6 +36,8 @@ DIM, CHUNK, HEADS = 64, 32, 4
 ROWS, LEARNING_RATE = 8, 2e-3  # copying takes steps more than it takes rows
 TEXT_LENGTH, LONG_TEXT = 1024, 16384
 KEYS, RECALL_LENGTH = 6, 160
+READ_BACK = ("rate", "uneven")
+"""Tasks of autoencoders."""
 
 
 def trained(
@@ -73,7 +75,7 @@ def trained(
 
 def module_of(task: str, model: nn.Module, *, steps: int) -> CompressionModule:
     """What trains the model of a task for so many steps."""
-    kind: type[CompressionModule] = AutoencoderModule if task in ("rate", "uneven") else LanguageModelModule
+    kind: type[CompressionModule] = AutoencoderModule if task in READ_BACK else LanguageModelModule
     settings: dict[str, Any] = {"warmup_steps": min(50, steps), "learning_rate": LEARNING_RATE}
     return kind(model=model, **settings)
 
@@ -99,13 +101,13 @@ def data_of(task: str, seed: int, source: str | None) -> SampleDataModule:
 def around(task: str) -> dict[str, Any]:
     """How many blocks a model of a task has around its compressor: those that each chunk goes through alone, and those
     in which its codes read the ones before them."""
-    each = 2 if task == "rate" else 1
+    each = 2 if task in READ_BACK else 1
     return {"before": each, "after": each}
 
 
 def model_of(task: str, make: Maker, **parts: Any) -> nn.Module:
     """The model of a task around a compressor; with ``parts`` that are not its own."""
-    return (autoencoder if task == "rate" else language_model)(make(), **parts)
+    return (autoencoder if task in READ_BACK else language_model)(make(), **parts)
 
 
 def language_model(compressor: wc.Compressor, **parts: Any) -> wc.ChunkReduceLM:

@@ -20,6 +20,7 @@ from wavecomp.compressors.mean_pool import MeanPoolCompressor
 from wavecomp.compressors.no_codes import NoCodes
 from wavecomp.compressors.no_compression import NoCompression
 from wavecomp.compressors.partial import PartialSynthesis
+from wavecomp.compressors.prediction import DetailPredictor
 from wavecomp.compressors.pruner import Kept, Pruner
 from wavecomp.compressors.pruning import ElasticRatio, GlobalTopK, KeepLowpass, RandomK, StraightThroughTopK, TopK
 from wavecomp.compressors.random_measurement import RandomMeasurementCompressor, SparseRecovery
@@ -37,6 +38,7 @@ __all__ = [
     "ContentScore",
     "DCTCompressor",
     "DetailChannel",
+    "DetailPredictor",
     "DyadicLeaves",
     "ElasticRatio",
     "GlobalTopK",

@@ -92,7 +92,7 @@ class DyadicLeaves(NodeCompressor):
         rank = ((nodes.needs - 1) * (self.transform.level + 1) + self.transform.level - nodes.level).argsort().argsort()
         index = torch.where(leaf, rank, len(nodes) + rank).topk(capacity, dim=-1, largest=False, sorted=True).indices
         codes = chunks.codes(
-            self.made(bands, shrunk, index),
+            self.made(bands, self.transform.inverse_levels(shrunk), index),
             mask=leaf.gather(-1, index),
             **nodes.take(index),
             index=index,

@@ -47,18 +47,18 @@ class NodeCompressor(Compressor):
     def extra_repr(self) -> str:
         return f"room={self.room}"
 
-    def made(self, bands: Bands, weighted: Bands, index: Tensor) -> Tensor:
+    def made(self, bands: Bands, approximations: Tensor, index: Tensor) -> Tensor:
         """Codes of nodes: their approximations, and what the detail channel adds.
 
         Args:
             bands: what the detail channel takes its details from.
-            weighted: what is synthesised.
+            approximations: ``(batch, chunks, nodes, dim)``, of all levels.
             index: ``(batch, chunks, slots)``, which nodes.
 
         Returns:
             ``(batch, chunks, slots, dim)``.
         """
-        values = gather_rows(self.transform.inverse_levels(weighted), index)
+        values = gather_rows(approximations, index)
         if self.detail_channel is None:
             return values
         messages = torch.cat(self.detail_channel.under_nodes(bands), dim=-2)

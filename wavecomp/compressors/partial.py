@@ -13,6 +13,7 @@ from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.band_weight import check_band_weight
 from wavecomp.compressors.detail import DetailChannel
 from wavecomp.compressors.nodes import NodeCompressor
+from wavecomp.compressors.prediction import DetailPredictor, check_predictor
 from wavecomp.compressors.pruner import check_filled, check_ratio
 from wavecomp.compressors.selection import mean_power
 from wavecomp.modules import weight_dtype
@@ -23,14 +24,17 @@ from wavecomp.wavelets import DWT1d
 class PartialSynthesis(NodeCompressor):
     r"""Each chunk rebuilt up to a level that a learned gate picks: ``ceil(n / 2 ** l)`` codes of one resolution.
 
-    The gate scores the levels l from the power of each band of the chunk; the controller adds
+    The gate scores the levels l from the power of each band of the chunk, or, given a predictor, from the power of what
+    is missed of it where it is guessed from coarser ones: a chunk that says nothing new goes by few codes, however loud
+    it is. The controller adds
     :math:`l \log \tau - l^2 / 2`. It starts at :math:`-2 l` times the mean logarithm of the power of the details, so a
     chunk with twice the power is a level or two finer. The level with the highest score is taken, and its share of the
     softmax is a factor that is 1 in value and a gradient to the gate (straight through, Bengio et al., 2013).
 
     Each level has a range of scores to itself, and at a ratio that is a power of two the threshold comes to rest within
     one. So text that is about as loud everywhere gets as many codes everywhere; what is then gained over a fixed
-    resolution is that training came down to it from a finer one (see ``start``).
+    resolution is that training came down to it from a finer one (see ``start``). Levels that no chunk is given are not
+    learned: a model is of use at ratios about the one that it was trained at.
 
     Args:
         transform: of two branches.
@@ -38,13 +42,15 @@ class PartialSynthesis(NodeCompressor):
         room: slots of a chunk over the mean budget; levels with more codes are not picked.
         start: tau before anything was counted. The less, the longer training begins at the finest level that there is
             room for, some tens of steps; what is learned there is at hand when the ratio is reached.
+        predictor: of the details, for chunks to be told apart by what they say that is new; ``None`` for how loud they
+            are.
         band_weight: a module from Bands to Bands before the synthesis, such as :class:`BandWeight`, or ``None``.
         detail_channel: the details under a code are added to it; ``None`` to lose them.
         encoding: a module from Codes to Codes that marks position and frequency, or ``None``.
 
     Raises:
-        TypeError: a transform or encoding of another kind.
-        ValueError: a transform that is no dyadic tree, a ratio or room out of range.
+        TypeError: a transform, predictor or encoding of another kind.
+        ValueError: a transform that is no dyadic tree, a predictor of another level, a ratio or room out of range.
 
     Example:
         >>> partial = PartialSynthesis(transform=wc.DWT1d("haar", level=4), target_ratio=4)
@@ -60,6 +66,7 @@ class PartialSynthesis(NodeCompressor):
         target_ratio: float,
         room: float = 2.0,
         start: float = 0.02,
+        predictor: DetailPredictor | None = None,
         band_weight: nn.Module | None = None,
         detail_channel: DetailChannel | None = None,
         encoding: nn.Module | None = None,
@@ -73,6 +80,9 @@ class PartialSynthesis(NodeCompressor):
         nn.init.zeros_(self.gate.bias)
         with torch.no_grad():
             self.gate.weight[:, 1:] -= 2 * torch.arange(transform.level + 1)[:, None] / transform.level
+        check_type("predictor", predictor, DetailPredictor, NoneType)
+        check_predictor(predictor, transform)
+        self.predictor = predictor
         self.band_weight = band_weight
         check_type("encoding", encoding, nn.Module, NoneType)
         self.encoding = encoding
@@ -103,7 +113,11 @@ class PartialSynthesis(NodeCompressor):
             bands = self.band_weight(bands)
         nodes = self.transform.approximations(length, values.device)
         counts = without_waiting(nodes.counts[::-1], dtype=torch.int64, device=values.device)
-        score = self._scores(bands)
+        approximations = self.transform.inverse_levels(bands)
+        told, losses = bands, {}
+        if self.predictor is not None:
+            told, losses["prediction"] = self.predictor(bands, approximations)
+        score = self._scores(told)
         allowed = score.masked_fill(counts > capacity, -torch.inf)
         asked, picked = score.detach().argmax(-1), allowed.detach().argmax(-1)
         share = allowed.softmax(-1).gather(-1, picked[..., None])
@@ -111,12 +125,13 @@ class PartialSynthesis(NodeCompressor):
         place = torch.arange(capacity, device=values.device)
         index = (starts[picked][..., None] + place).clamp(max=len(nodes) - 1)
         inside = place < counts[picked][..., None]
-        kept = self.made(bands, bands, index)
+        kept = self.made(bands, approximations, index)
         codes = chunks.codes(
             kept * (1 + (share - share.detach()))[..., None].to(kept.dtype),
             mask=inside & (bands.lengths[..., None] >= nodes.needs[index]),
             **nodes.take(index),
             index=index,
+            losses=losses,
             statistics={
                 "band_energy": energy,
                 "picked_level": torch.where(bands.lengths > 0, picked, 0),
