@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator
-from types import FrameType
 from typing import NoReturn
 
 import wavecomp as wc
 from wavecomp.allocator import keep_freed_memory
+from wavecomp.files.output import clearing_away
 
 USAGE = """usage: wavecomp COMMAND ...
 
@@ -94,23 +90,6 @@ def run_command(name: str, args: list[str]) -> None:
         raise
     except Exception as error:  # what no check foresaw: a library's own error, no memory
         fail(f"{type(error).__name__}: {error}; `wavecomp --debug {name} ...` shows where it came from")
-
-
-@contextlib.contextmanager
-def clearing_away() -> Iterator[None]:
-    """SIGTERM ends what runs as Ctrl-C does, so that nothing half written is left behind."""
-    if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
-        yield
-        return
-
-    def ended(signum: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + signum)
-
-    before = signal.signal(signal.SIGTERM, ended)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,3 +93,23 @@ def test_table_compares_within_one_size_only():
     assert peaks == ["w, 2", "f", "matrix", "2.50", "7.12", ""]
     assert one == ["w, 1", "f", "matrix", "2,000.00", "4.25", "1.50", "2.50", "", "", "", ""]
     assert two == ["w, 2", "f", "matrix", "1,000.00", "", "", "", "", "3,000.00", "2.00", ""]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_a_benchmark_began_ends_with_it(tmp_path):
+    command = [sys.executable, "-m", "wavecomp.benchmarks", "recipes", "--only", "quickstart-0"]
+    bench = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children")
+
+    def training():
+        return [pid for pid in children.read_text().split() if b"wavecomp.cli" in read(Path(f"/proc/{pid}/cmdline"))]
+
+    def read(path):
+        return path.read_bytes() if path.exists() else b""
+
+    while not (begun := training()):
+        assert bench.poll() is None
+        time.sleep(0.05)
+    bench.terminate()
+    assert bench.wait(timeout=60) == 128 + signal.SIGTERM
+    assert b"wavecomp.cli" not in read(Path(f"/proc/{begun[0]}/cmdline"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wavecomp.allocator import keep_freed_memory
 from wavecomp.benchmarks import grid, measure, readme, results
+from wavecomp.files.output import clearing_away
 from wavecomp.report.figure import write_figure
 
 BENCHMARKS = ("cost", "dwt", "long", "positions", "quality", "ratio", "recipes", "step", "texts", "wavelets")
@@ -92,7 +93,8 @@ def main() -> None:
     add_arguments(parser)
     keep_freed_memory()
     try:
-        run(parser.parse_args())
+        with clearing_away():
+            run(parser.parse_args())
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

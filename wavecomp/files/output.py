@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 
 def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
@@ -45,3 +50,20 @@ def write_whole(path: str | Path, content: bytes) -> None:
         whole = Path(folder) / "whole"
         whole.write_bytes(content)
         os.replace(whole, path.resolve())
+
+
+@contextlib.contextmanager
+def clearing_away() -> Iterator[None]:
+    """SIGTERM ends what runs as Ctrl-C does, so that no half of a file and no process is left behind."""
+    if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
+        yield
+        return
+
+    def ended(signum: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
