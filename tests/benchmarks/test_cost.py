@@ -14,7 +14,7 @@ def test_it_runs_and_has_a_share_for_all_but_the_stride():
     assert [run["compressor"] for run in runs] == list(cost.models())
     assert all(len(run["seconds"]) == 2 and min(run["seconds"]) > 0 for run in runs)
     assert [run["compressor"] for run in runs if run["alone"] is None] == [cost.STRIDE]
-    assert len(rows(cost.table(runs))) == len(runs) == 7
+    assert len(rows(cost.table(runs))) == len(runs) == 8
 
 
 def test_the_stride_makes_as_many_codes_under_the_same_marks_and_passes_gradients():
@@ -43,7 +43,10 @@ def test_models_differ_in_their_compressor_alone():
         {name: value.shape for name, value in model.state_dict().items() if ".compressor." not in name}
         for model in found.values()
     ]
-    assert len(others) == 7 and all(other == others[0] for other in others)
+    assert len(others) == 8 and all(other == others[0] for other in others)
+    predicted = found[cost.PREDICTED].body.chunk_networks[0].compressor
+    cost._alone(found[cost.PREDICTED], torch.randint(256, (1, 256)))()
+    assert all(p.grad is not None for p in predicted.predictor.parameters())
     lattice = found["learned db4 lattice"].body.chunk_networks[0].compressor
     assert lattice.transform.level == 3 and any(p.requires_grad for p in lattice.transform.parameters())
 

@@ -26,6 +26,7 @@ from wavecomp.networks.embedding import embed_tokens
 
 ROWS, LENGTH = 12, 1024  # as the recipe has them
 STRIDE = "stride"
+PREDICTED = "PartialSynthesis, predicted"
 
 
 def run(options: Options) -> list[Run]:
@@ -62,7 +63,7 @@ def targets() -> list[Target]:
     """The share of a step, by the way that finds the larger one."""
     return [
         Target(f"{name}: share of a training step", 0.15, functools.partial(_larger, name), at_most=True, form=".1%")
-        for name in ("haar, as in quickstart", "PartialSynthesis", "DyadicLeaves", "Shrinkage")
+        for name in ("haar, as in quickstart", "PartialSynthesis", PREDICTED, "DyadicLeaves", "Shrinkage")
     ]
 
 
@@ -104,6 +105,7 @@ def models() -> dict[str, wc.ChunkReduceLM]:
         "Shrinkage": makers.shrinkage(ratio, dim=dim, level=deep, width=dim // 4),
         "DyadicLeaves": makers.leaves(ratio, dim=dim, level=deep, width=dim // 4),
         "PartialSynthesis": makers.partial_synthesis(ratio, dim=dim, level=level + 1),
+        PREDICTED: makers.partial_synthesis(ratio, dim=dim, level=deep, width=dim // 2, predicted=True),
     }
     for name, compressor in others.items():
         found[name] = quickstart()
@@ -136,7 +138,8 @@ class Stride(wc.Compressor):
 
 
 def _alone(model: wc.ChunkReduceLM, tokens: Tensor) -> Callable[[], None]:
-    """The compressor's forward and backward pass, on as many chunks as a step on these tokens has."""
+    """The compressor's forward and backward pass, that of what it owes too, on as many chunks as a step on these tokens
+    has."""
     network: Any = model.body.chunk_networks[0]
     with torch.no_grad():
         chunks = embed_tokens(model.embedding, *model.before_last(tokens)).cut(network.chunk_length)
@@ -147,6 +150,8 @@ def _alone(model: wc.ChunkReduceLM, tokens: Tensor) -> Callable[[], None]:
     def step() -> None:
         for tensor in (leaf, *learned):
             tensor.grad = None
-        network.compressor(chunks.replace(values=leaf)).values.backward(grad)
+        codes = network.compressor(chunks.replace(values=leaf))
+        owed = list(codes.losses.values())
+        torch.autograd.backward([codes.values, *owed], [grad, *map(torch.ones_like, owed)])
 
     return step
