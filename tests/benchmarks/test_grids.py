@@ -71,7 +71,7 @@ def test_the_command_says_how_large_a_grid_is_that_is_there_in_part(tmp_path, mo
     command.add_arguments(parser)
     command.run(parser.parse_args(["ratio", "--small", "--collect"]))
     result = json.loads((tmp_path / "ratio.json").read_text())
-    assert result["members"] == len(ratio.members(SMALL)) == 12 and result["runs"] == [entry]
+    assert result["members"] == len(ratio.members(SMALL)) == 13 and result["runs"] == [entry]
     assert result["commit"] == "unknown"  # the member does not say at which commit it was run
     figures = ["8.100 (1 of 3)", "1.25%", "7.900 (1 of 3)", "1.25%"]
     assert rows(capsys.readouterr().out) == [["text", "Shrinkage", "8", "", "", *figures, "", ""]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wavecomp.benchmarks import __main__ as command
-from wavecomp.benchmarks import curves, targets
+from wavecomp.benchmarks import curves, ratio, targets
 
 RESULTS = Path(__file__).parents[2] / "recipes" / "results"
 MODULES = {name: importlib.import_module(f"wavecomp.benchmarks.{name}") for name in command.BENCHMARKS}
@@ -146,9 +146,16 @@ RECIPE = [{"recipe": "quickstart", "seed": 0, "metrics": {"val/loss": 2.95}, "to
         ("long", "4,000 symbols sorted", SORTED, "-5.0%", "no"),
         ("positions", "accuracy at 16 times", RECALL, "90.0%", "no"),
         ("positions", "beyond full precision", [*TEXT, *COARSE], "1.50% ± 0.50% (2 of 3)", "no"),
+        (
+            "ratio",
+            "PartialSynthesis-predicted, half",
+            [run | {"compressor": ratio.PREDICTED} for run in PROSE],
+            "4.5 ± 1.5 (2 of 3)",
+            "yes",
+        ),
         ("ratio", "Shrinkage in training", RATIOS, "2.50%", "no"),
         ("ratio", "Shrinkage calibrated", RATIOS, "100.00%", "no"),
-        ("ratio", "half of the text one sentence", PROSE, "4.5 ± 1.5 (2 of 3)", "yes"),
+        ("ratio", "Shrinkage-price, half of the text one sentence", PROSE, "4.5 ± 1.5 (2 of 3)", "yes"),
         ("ratio", "rate and distortion, PartialSynthesis:", CURVES, "0.400", "yes"),
         ("recipes", "quickstart: bits", RECIPE, "2.950 (1 of 3)", "no"),
         ("recipes", "quickstart: minutes", RECIPE, "4.5 (1 of 3)", "yes"),

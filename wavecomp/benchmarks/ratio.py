@@ -39,6 +39,7 @@ EXTREMES = (2.0, 32.0)  # for one compressor
 VALIDATION = 1280  # rows: all of the validation share of a few megabytes, since the ratio of single rows differs much
 LOUDEST = "Shrinkage-loudest"  # one threshold for all
 PRICED = "Shrinkage-price"  # the same where half of the text says nothing
+PREDICTED = "PartialSynthesis-predicted"  # levels go by what a predictor missed
 SIZE: dict[str, Any] = {"dim": DIM, "level": LEVEL, "width": DIM // 8}
 COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
     "Shrinkage": functools.partial(makers.shrinkage, **SIZE),
@@ -46,6 +47,7 @@ COMPRESSORS: dict[str, Callable[[float], wc.Compressor]] = {
     PRICED: functools.partial(makers.shrinkage, price=0.05, spread=0.0, **SIZE),
     "DyadicLeaves": functools.partial(makers.leaves, **SIZE),
     "PartialSynthesis": functools.partial(makers.partial_synthesis, **SIZE),
+    PREDICTED: functools.partial(makers.partial_synthesis, predicted=True, **SIZE),
 }
 
 
@@ -86,7 +88,8 @@ def _table(runs: Sequence[Run]) -> str:
         "Asked is the ratio that a controller was given, held the one of the batches of the last tenth of training, "
         "trained the one on validation text meanwhile, calibrated that after calibration on this text, unseen that of "
         "every other batch of it after calibration on those between; mean over seeds ± the furthest of them. Mixed: "
-        "every other chunk is one sentence; codes of a chunk of prose for each of such a chunk."
+        "every other chunk is one sentence; codes of a chunk of prose for each of such a chunk. Predicted: by what a "
+        "`DetailPredictor` missed of a chunk."
     )
     ratios = [word for key in ("held", "trained", "calibrated") for word in (key, "worst")]
     header = ["what", "compressor", "asked", *ratios, "unseen", "prose : sentence"]
@@ -107,10 +110,12 @@ def targets() -> list[Target]:
             ("trained", "in training, on validation text", 0.02),
             ("calibrated", "calibrated", 0.005),
         )
-        for name in ("PartialSynthesis", "Shrinkage", "DyadicLeaves")
+        for name in ("PartialSynthesis", PREDICTED, "Shrinkage", "DyadicLeaves")
     ]
-    what = f"{PRICED}, half of the text one sentence: codes of prose for each of that"
-    return [*found, Target(what, 3.0, _contrast, seeds=SEEDS, form=".1f"), *curves.targets()]
+    for name in (PRICED, PREDICTED):
+        what = f"{name}, half of the text one sentence: codes of prose for each of that"
+        found.append(Target(what, 3.0, functools.partial(_contrast, name), seeds=SEEDS, form=".1f"))
+    return [*found, *curves.targets()]
 
 
 def _off(name: str, key: str, runs: Sequence[Run]) -> list[float]:
@@ -118,8 +123,8 @@ def _off(name: str, key: str, runs: Sequence[Run]) -> list[float]:
     return [max(abs(entry[key] / entry["asked"] - 1) for entry in asked)] if asked else []
 
 
-def _contrast(runs: Sequence[Run]) -> list[float]:
-    return [entry["prose"] / entry["sentence"] for entry in where(runs, what="mixed", compressor=PRICED)]
+def _contrast(name: str, runs: Sequence[Run]) -> list[float]:
+    return [entry["prose"] / entry["sentence"] for entry in where(runs, what="mixed", compressor=name)]
 
 
 def figure(runs: Sequence[Run]) -> Drawing:
