@@ -172,8 +172,12 @@ def test_names_of_members_stay_what_they_were():
             f"{start}-{seed}-{name}" for seed in range(3) for name in (quality.OURS, quality.STACKED, "window")
         }
     assert {name for name in names if name.startswith("uneven")} == {
-        f"uneven-{target}-{seed}-{name}" for target in (8, 16) for seed in range(3) for name in quality.ADAPTING
+        f"uneven-{asked}-{seed}-{name}"
+        for asked, own in ((8, [quality.OURS]), (12.8, []), (16, [quality.OURS]))
+        for seed in range(3)
+        for name in (*quality.ADAPTING, *own)
     }
+    assert "rate-8-0-partial-predicted+channel" in names and "copy-8-0-partial-predicted+channel" not in names
     assert {"text-8-0-Shrinkage", "mixed-8-2-DyadicLeaves"} <= ratio.members(Options(source="any")).keys()
 
 

@@ -116,6 +116,15 @@ CURVES = [
     for seed, off in enumerate((-0.1, 0.0, 0.1))
 ]
 UNEVEN = quality(**{"partial-predicted_channel": OURS, "partial_channel": [0.0] * 3}, dct=[0.8, 0.4, 0.6])
+LINE = [
+    run | {"task": "uneven", "compressor": name, "asked": asked}
+    for asked, name, bits in (
+        (8, "lowpass+channel", [0.0, 0.2, 0.1]),
+        (12.8, "partial-predicted+channel", [0.2, 0.2, 0.2]),
+        (16, "lowpass+channel", [1.0, 1.2, 1.1]),
+    )
+    for run in seeds(bits)
+]
 RECIPE = [{"recipe": "quickstart", "seed": 0, "metrics": {"val/loss": 2.95}, "took": 270.0}]
 
 
@@ -135,6 +144,7 @@ RECIPE = [{"recipe": "quickstart", "seed": 0, "metrics": {"val/loss": 2.95}, "to
         ),
         ("quality", "copy, ratio 8", quality(partial_channel=OURS, max=[0.25] * 3, dct=[0.0]), "-0.050", "no"),
         ("quality", "half one sentence, ratio 8", [run | {"task": "uneven"} for run in UNEVEN], "0.200", "yes"),
+        ("quality", "half one sentence, ratio 12.8", LINE, "0.550", "yes"),
         ("quality", "text, 8 bytes for each code", [*STACKED, *WINDOW], "2.0% ± 1.0% (2 of 3)", "no"),
         ("quality", "rows of 16,384 bytes, 8 for", [*LONG_STACKED, *LONG_WINDOW], "2.0% ± 1.0% (2 of 3)", "no"),
         ("cost", "Shrinkage", COST, "50.0%", "no"),

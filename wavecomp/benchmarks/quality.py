@@ -35,15 +35,16 @@ from wavecomp.training.data.samples import SampleDataModule
 
 SEEDS = 3
 STEPS = {"copy": 800, "recall": 1600, "rate": 300, "uneven": 300, "text": 400, "text-16k": 200}
-RATIOS = {
+BETWEEN = 12.8  # 1 code for a chunk of the sentence leaves one of prose the 4 that it has at ratio 8
+RATIOS: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("copy", "recall", "rate"), (4, 8, 16)),
-    **{"uneven": (8, 16), "text": (4, 8), "text-16k": (8,)},
+    **{"uneven": (8, BETWEEN, 16), "text": (4, 8), "text-16k": (8,)},
 }
 OURS, STACKED, MAP_REDUCE, WINDOW = "lowpass+channel", "stacked", "map-reduce", "window"
 CLAIMED = "partial+channel"  # what is put forward, beside the baselines that it is to be ahead of
 DIRECT = "partial-direct+channel"  # the same where training does not begin with more codes
 PREDICTED = "partial-predicted+channel"  # the same by what a predictor missed, with levels down to one code
-ADAPTING = (OURS, CLAIMED, PREDICTED)  # where half of the text needs next to nothing: the best on rate, what adapts
+ADAPTING = (CLAIMED, PREDICTED)  # where half of the text needs next to nothing
 BESIDE_WINDOW = (OURS, STACKED, WINDOW)  # of long rows, and of text at other ratios than the one that all are tried at
 LEADING = (OURS, "lowpass", CLAIMED, "mean", "strided", "wide-strided", "dct", "random-k+channel")
 BASELINES = (
@@ -116,10 +117,12 @@ def targets() -> list[Target]:
         for task in ("copy", "rate", "recall", "text")
         for ratio in (RATIOS[task] if task != "text" else (EVERYTHING_AT,))
     ]
-    for ratio in RATIOS["uneven"]:
-        what = f"half one sentence, ratio {ratio}: lead of PartialSynthesis with a DetailPredictor over the best "
-        led = functools.partial(_lead, PREDICTED, "uneven", ratio)
+    for fixed in (8, 16):
+        what = f"half one sentence, ratio {fixed}: lead of PartialSynthesis with a DetailPredictor over the best "
+        led = functools.partial(_lead, PREDICTED, "uneven", fixed)
         found.append(Target(f"{what}baseline, less the spread of seeds, bits", 0.0, led, form=".3f"))
+    what = f"half one sentence, ratio {BETWEEN}: lead of PartialSynthesis with a DetailPredictor over the line between "
+    found.append(Target(f"{what}lowpass+channel at 8 and 16, less the spread, bits", 0.0, _under_line, form=".3f"))
     for ratio in RATIOS["text"]:
         what = f"text, {ratio} bytes for each code of the first stage: bits of {STACKED} beyond the window's"
         beyond = functools.partial(_beyond_window, "text", ratio, False)
@@ -131,7 +134,7 @@ def targets() -> list[Target]:
     return found
 
 
-def _lead(claimed: str, task: str, ratio: int, runs: Sequence[Run]) -> list[float]:
+def _lead(claimed: str, task: str, ratio: float, runs: Sequence[Run]) -> list[float]:
     """Over the baseline of the least bits, of those with all seeds, less the spread of whichever spreads more."""
     bits = {
         name: [entry["bits"] for entry in where(runs, task=task, asked=ratio, compressor=name)]
@@ -144,15 +147,24 @@ def _lead(claimed: str, task: str, ratio: int, runs: Sequence[Run]) -> list[floa
     return [lead(own, min(complete.values(), key=statistics.mean))]
 
 
-def _beyond_window(task: str, ratio: int, equal_time: bool, runs: Sequence[Run]) -> list[float]:
+def _under_line(runs: Sequence[Run]) -> list[float]:
+    """Over what the best that does not adapt would reach by having some chunks at either ratio beside it."""
+    more, fewer = (where(runs, task="uneven", asked=ratio, compressor=OURS) for ratio in (8, 16))
+    share = (1 / BETWEEN - 1 / 16) / (1 / 8 - 1 / 16)
+    line = [share * one["bits"] + (1 - share) * other["bits"] for one, other in paired(more, fewer)]
+    own = [entry["bits"] for entry in where(runs, task="uneven", asked=BETWEEN, compressor=PREDICTED)]
+    return [lead(own, line)] if min(len(own), len(line)) == SEEDS else []
+
+
+def _beyond_window(task: str, ratio: float, equal_time: bool, runs: Sequence[Run]) -> list[float]:
     """The share by which a seed's bits are more than those of the window."""
     own, window = (where(runs, task=task, asked=ratio, compressor=name) for name in (STACKED, WINDOW))
     return [one["bits"] / (peer["equal_time"] if equal_time else peer)["bits"] - 1 for one, peer in paired(own, window)]
 
 
-def compressors(ratio: int) -> dict[str, Maker]:
+def compressors(ratio: float) -> dict[str, Maker]:
     """Name to maker, at ``CHUNK / ratio`` codes per chunk, on average where they adapt."""
-    count, fixed, deep = CHUNK // ratio, int(math.log2(ratio)), int(math.log2(CHUNK))
+    count, fixed, deep = int(CHUNK / ratio), int(math.log2(ratio)), int(math.log2(CHUNK))
     narrow = DIM // 4  # for about as many parameters under deep trees as under those of one code
 
     def wavelet(pruner: wc.Pruner, *, level: int = fixed, **more: Any) -> Maker:
@@ -168,12 +180,14 @@ def compressors(ratio: int) -> dict[str, Maker]:
         CLAIMED: lambda: makers.partial_synthesis(ratio, dim=DIM, level=fixed + 1),
         DIRECT: lambda: makers.partial_synthesis(ratio, dim=DIM, level=fixed + 1, start=1.0),
         # as coarse as one code for a chunk
-        PREDICTED: lambda: makers.partial_synthesis(ratio, dim=DIM, level=deep, width=DIM // 2, predicted=True),
+        PREDICTED: lambda: makers.partial_synthesis(ratio, dim=DIM, level=deep, predicted=True),
         "mean": marked(wc.MeanPoolCompressor, count=count),
         "max": marked(wc.MaxPoolCompressor, count=count),
         "strided": marked(wc.StridedConvCompressor, dim=DIM, count=count, chunk_length=CHUNK),
         # as many parameters as partial+channel has; the one before as many as ours
-        "wide-strided": marked(wc.StridedConvCompressor, dim=DIM, count=count, chunk_length=CHUNK, kernel=2 * ratio),
+        "wide-strided": marked(
+            wc.StridedConvCompressor, dim=DIM, count=count, chunk_length=CHUNK, kernel=2 * CHUNK // count
+        ),
         "latents": marked(wc.LatentQueriesCompressor, dim=DIM, heads=HEADS, count=count),
         "dct": marked(wc.DCTCompressor, count=count),
         # what an encoding had marked would be no measurements
@@ -192,7 +206,7 @@ def compressors(ratio: int) -> dict[str, Maker]:
     return found
 
 
-def model_of(task: str, name: str, ratio: int) -> nn.Module:
+def model_of(task: str, name: str, ratio: float) -> nn.Module:
     """The model of a task around a compressor, the one for long texts, or the floor without a second network."""
     if name == STACKED:
         return tasks.stacked(compressors(ratio)[OURS]())
@@ -201,7 +215,7 @@ def model_of(task: str, name: str, ratio: int) -> nn.Module:
     return tasks.model_of(task, compressors(ratio)["mean"], before=sum(tasks.around(task).values()), after=0)
 
 
-def window_model(ratio: int) -> WindowModel:
+def window_model(ratio: float) -> WindowModel:
     """As many parameters as :data:`STACKED` has at a ratio, and as far a look back per block as its decoder."""
     make = functools.partial(WindowModel, dim=DIM, heads=HEADS, layers=9, window=CHUNK)
     with torch.device("meta"):  # nothing is drawn
@@ -210,15 +224,16 @@ def window_model(ratio: int) -> WindowModel:
     return make(hidden=1 + round((wanted - least) / (next_one - least)))
 
 
-def _grid(small: bool) -> Iterator[tuple[str, int, int, str]]:
+def _grid(small: bool) -> Iterator[tuple[str, float, int, str]]:
     for task, seed in itertools.product(STEPS, range(1 if small else SEEDS)):
         for ratio in (EVERYTHING_AT,) if small else RATIOS[task]:
             everything = list(compressors(ratio))
-            if task == "uneven":
-                names = [*ADAPTING]
+            if task == "uneven":  # no other has a number of codes in between; at the rest that which leads on rate
+                names = [*ADAPTING, *([OURS] if ratio != BETWEEN else [])]
             elif task == "text-16k" or (task == "text" and ratio != EVERYTHING_AT):
                 names = [*BESIDE_WINDOW]
             elif ratio == EVERYTHING_AT:
+                everything = [name for name in everything if name != PREDICTED or task in tasks.READ_BACK]
                 names = [*everything, MAP_REDUCE, *([STACKED, WINDOW] if task == "text" else [])]
             else:
                 names = [name for name in everything if name in LEADING]
@@ -226,7 +241,7 @@ def _grid(small: bool) -> Iterator[tuple[str, int, int, str]]:
                 yield task, ratio, seed, name
 
 
-def _member(task: str, name: str, ratio: int, seed: int, steps: int, source: str | None) -> Run:
+def _member(task: str, name: str, ratio: float, seed: int, steps: int, source: str | None) -> Run:
     make = functools.partial(model_of, task, name, ratio)
     found = tasks.trained(task, make, seed=seed, steps=steps, source=source, besides=_codes_of_chunks)
     return {"task": task, "compressor": name, "asked": ratio, "seed": seed, "steps": steps} | found
@@ -242,7 +257,7 @@ def _codes_of_chunks(model: nn.Module, data: SampleDataModule) -> Run:
     return {"codes_of_chunks": [int(kept.min()), int(kept.max())]}
 
 
-def _window(task: str, name: str, ratio: int, seed: int, steps: int, source: str | None) -> Run:
+def _window(task: str, name: str, ratio: float, seed: int, steps: int, source: str | None) -> Run:
     """The window beside stacked: steps of both are timed by turns, then it is trained for as many and for as long."""
     stacked = functools.partial(model_of, task, STACKED, ratio)
     device = measure.device()
