@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -96,20 +97,29 @@ def test_table_compares_within_one_size_only():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_what_a_benchmark_began_ends_with_it(tmp_path):
-    command = [sys.executable, "-m", "wavecomp.benchmarks", "recipes", "--only", "quickstart-0"]
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_a_benchmark_began_ends_with_it(tmp_path, jobs):
+    def trainings():
+        return [path for path in Path("/proc").glob("[0-9]*") if training(path)]
+
+    def training(path):
+        try:
+            return b"wavecomp.cli" in (path / "cmdline").read_bytes() and (path / "cwd").resolve() == tmp_path
+        except OSError:  # it has ended
+            return False
+
+    members = ["quickstart-0", "quickstart-1", "quickstart-2"]
+    command = [sys.executable, "-m", "wavecomp.benchmarks", "recipes", "--jobs", str(jobs), "--only", *members]
     bench = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children")
-
-    def training():
-        return [pid for pid in children.read_text().split() if b"wavecomp.cli" in read(Path(f"/proc/{pid}/cmdline"))]
-
-    def read(path):
-        return path.read_bytes() if path.exists() else b""
-
-    while not (begun := training()):
-        assert bench.poll() is None
-        time.sleep(0.05)
-    bench.terminate()
-    assert bench.wait(timeout=60) == 128 + signal.SIGTERM
-    assert b"wavecomp.cli" not in read(Path(f"/proc/{begun[0]}/cmdline"))
+    try:
+        begun = time.monotonic()
+        while len(trainings()) < jobs:
+            assert bench.poll() is None and time.monotonic() - begun < 120
+            time.sleep(0.05)
+        bench.terminate()
+        assert bench.wait(timeout=60) == 128 + signal.SIGTERM
+        assert not trainings()
+    finally:
+        bench.kill()
+        for path in trainings():
+            os.kill(int(path.name), signal.SIGKILL)

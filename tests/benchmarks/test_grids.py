@@ -181,6 +181,25 @@ def test_names_of_members_stay_what_they_were():
     assert {"text-8-0-Shrinkage", "mixed-8-2-DyadicLeaves"} <= ratio.members(Options(source="any")).keys()
 
 
+def test_every_target_of_quality_can_be_measured():
+    told = {"bits": 1.0, "equal_time": {"bits": 1.0}}
+    runs = [
+        {"task": task, "asked": asked, "seed": seed, "compressor": name} | told
+        for task, asked, seed, name in quality._grid(small=False)
+    ]
+    for target in quality.targets():
+        assert target.values(runs), target.what
+
+
+@pytest.mark.parametrize("task", ["rate", "uneven", "copy"])
+def test_a_task_has_the_model_that_its_module_trains(task):
+    kind = wc.ChunkReduceAutoencoder if task in ("rate", "uneven") else wc.ChunkReduceLM
+    model = quality.model_of(task, quality.PREDICTED, 8)
+    assert type(model) is kind and len(model.body.chunk_networks[0].encoder.blocks) == (1 if task == "copy" else 2)
+    module = tasks.module_of(task, model, steps=1)
+    assert type(module).__name__ == ("LanguageModelModule" if task == "copy" else "AutoencoderModule")
+
+
 def test_what_leads_is_tried_at_every_ratio_and_the_rest_at_one():
     names = quality.members(Options()).keys()
     assert set(quality.LEADING) <= quality.compressors(8).keys()

@@ -115,7 +115,7 @@ CURVES = [
     )
     for seed, off in enumerate((-0.1, 0.0, 0.1))
 ]
-UNEVEN = quality(**{"partial-predicted_channel": OURS, "partial_channel": [0.0] * 3}, dct=[0.8, 0.4, 0.6])
+UNEVEN = quality(**{"partial-predicted_channel": OURS, "lowpass_channel": [0.8, 0.4, 0.6], "dct": [0.0] * 3})
 LINE = [
     run | {"task": "uneven", "compressor": name, "asked": asked}
     for asked, name, bits in (

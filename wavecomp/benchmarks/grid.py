@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ import torch
 from wavecomp.allocator import keep_freed_memory
 from wavecomp.benchmarks import results
 from wavecomp.benchmarks.measure import Options, Run
-from wavecomp.files.output import write_whole
+from wavecomp.files.output import end, write_whole
 
 Member = Callable[[], Run]
 
@@ -67,13 +68,23 @@ def _run_all(missing: Mapping[Path, Member], jobs: int) -> None:
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // jobs)
     with ProcessPoolExecutor(jobs, context, _prepare, (threads,)) as pool:
-        for future in [pool.submit(_run, path, member, commit) for path, member in missing.items()]:
-            future.result()
+        futures = [pool.submit(_run, path, member, commit) for path, member in missing.items()]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:  # nothing that was begun goes on, and nothing is begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                while process.is_alive():  # one that was handed a further member already begins that
+                    process.terminate()
+                    process.join(1)
+            raise
 
 
 def _prepare(threads: int) -> None:
     torch.set_num_threads(threads)
     keep_freed_memory()
+    signal.signal(signal.SIGTERM, end)  # a training that it began ends with it
 
 
 def _run(path: Path, member: Member, commit: str) -> None:

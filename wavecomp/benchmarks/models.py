@@ -170,14 +170,16 @@ class FlatBlock(nn.Module):
 
 
 def step_of(model: nn.Module) -> Callable[[Tensor], None]:
-    """A training step on tokens; on a GPU in bf16 where that is safe."""
+    """A training step on tokens, with what compressors owe; on a GPU in bf16 where that is safe."""
     optimizer = torch.optim.AdamW(model.parameters())
 
     def step(tokens: Tensor) -> None:
         optimizer.zero_grad()
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=tokens.is_cuda):
-            logits = model(tokens)
-        F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten()).backward()
+            codes = model.context(tokens) if isinstance(model, wc.ChunkReduceLM) else None
+            logits = model(tokens) if codes is None else model(tokens, codes=codes)
+        owed = [] if codes is None else codes.losses.values()
+        (F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten()) + sum(owed)).backward()
         optimizer.step()
 
     return step

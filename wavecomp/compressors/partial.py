@@ -25,8 +25,8 @@ class PartialSynthesis(NodeCompressor):
     r"""Each chunk rebuilt up to a level that a learned gate picks: ``ceil(n / 2 ** l)`` codes of one resolution.
 
     The gate scores the levels l from the power of each band of the chunk, or, given a predictor, from the power of what
-    is missed of it where it is guessed from coarser ones: a chunk that says nothing new goes by few codes, however loud
-    it is. The controller adds
+    is missed of it where it is guessed from coarser values: a chunk that is well guessed, as what was often read in
+    training is, gets few codes, even if it is loud. The controller adds
     :math:`l \log \tau - l^2 / 2`. It starts at :math:`-2 l` times the mean logarithm of the power of the details, so a
     chunk with twice the power is a level or two finer. The level with the highest score is taken, and its share of the
     softmax is a factor that is 1 in value and a gradient to the gate (straight through, Bengio et al., 2013).
@@ -42,8 +42,8 @@ class PartialSynthesis(NodeCompressor):
         room: slots of a chunk over the mean budget; levels with more codes are not picked.
         start: tau before anything was counted. The less, the longer training begins at the finest level that there is
             room for, some tens of steps; what is learned there is at hand when the ratio is reached.
-        predictor: of the details, for chunks to be told apart by what they say that is new; ``None`` for how loud they
-            are.
+        predictor: of the details, for chunks to be told apart by what coarser values do not tell of them; ``None``
+            for by how loud they are.
         band_weight: a module from Bands to Bands before the synthesis, such as :class:`BandWeight`, or ``None``.
         detail_channel: the details under a code are added to it; ``None`` to lose them.
         encoding: a module from Codes to Codes that marks position and frequency, or ``None``.

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from wavecomp.bands import Bands
 from wavecomp.compressors.selection import relative_loudness
 from wavecomp.modules import Module, weight_dtype
-from wavecomp.records import check_count, check_width
+from wavecomp.records import check_count, check_shape, check_width
 from wavecomp.wavelets import DWT1d
 
 
@@ -20,11 +20,13 @@ class DetailPredictor(Module):
     r"""Guesses details from the approximations beside them, and leaves what it missed.
 
     The approximations of a level and its details make those of the next finer level. So what a code of a coarse level
-    does not say of its tokens is what is missed of the details below it, level by level (the chain rule of entropy;
-    that a detail is told by what is coarser: Shapiro's zerotrees, 1993). What says the same again and again may be
-    as loud as anything, but is soon guessed, and so is what an encoder has learned to put into its averages.
+    does not tell of its tokens is what its details do not share with what is coarser, level by level (the chain rule of
+    entropy; that a detail is told by what is coarser: Shapiro's zerotrees, 1993). How much that is is not known; the
+    squared error of a guess stands for it, which reads one approximation and has learned from the texts of training.
+    What always comes in the same way may be as loud as anything, but is soon guessed, and so is what an encoder has
+    learned to put into its averages.
 
-    A network of two layers for each level reads one approximation and guesses the detail of the same place. It learns
+    A network of two layers for each level reads one approximation and guesses the detail of the same index. It learns
     from the loss alone and the loss moves nothing else: an encoder that it could reach would learn to be predictable.
 
     Args:
@@ -73,22 +75,26 @@ class DetailPredictor(Module):
             were; and a scalar, the mean squared error times ``weight``.
 
         Raises:
-            ValueError: bands of another level or width.
+            ValueError: bands of another transform, level or width, or approximations of other nodes.
         """
         check_width(self, self.dim, bands.values)
-        if len(bands.layout.counts) != self.level + 1:
-            raise ValueError(f"bands are of level={len(bands.layout.counts) - 1}; allowed: {self.level}")
+        levels = range(self.level, 0, -1)
+        names = (f"cA{self.level}", *(f"cD{level}" for level in levels))
+        if bands.layout.names != names:
+            raise ValueError(f"bands are {', '.join(bands.layout.names)}; allowed: {', '.join(names)}")
+        counts = [-(-bands.layout.length // 2**level) for level in range(self.level, -1, -1)]
+        rows = tuple(bands.values.shape[:-2])
+        check_shape("DetailPredictor", "approximations", approximations, (*rows, sum(counts), self.dim))
         values, nodes = bands.values.detach(), approximations.detach()
         coarsest, *details = values.split(list(bands.layout.counts), dim=-2)
-        missed, first = [], 0
-        for place, detail in enumerate(details):
-            level, count = self.level - place, detail.shape[-2]
-            here = nodes[..., first : first + count, :] * 2 ** (-level / 2)  # the local means
-            hidden = F.silu(self.read[place](here.to(weight_dtype(self.read[place], here))))
-            missed.append(detail - self.guess[place](hidden).to(detail.dtype))
-            first += -(-bands.layout.length // 2**level)
-        errors = torch.cat(missed, dim=-2)
+        missed = []
+        for read, guess, level, detail, above in zip(
+            self.read, self.guess, levels, details, nodes.split(counts, dim=-2)
+        ):
+            means = above[..., : detail.shape[-2], :] * 2 ** (-level / 2)
+            missed.append(detail - guess(F.silu(read(means.to(weight_dtype(read, means))))).to(detail.dtype))
         has = bands.mask[..., coarsest.shape[-2] :]
+        errors = torch.where(has[..., None], torch.cat(missed, dim=-2), 0)
         lost = torch.where(has, relative_loudness(errors).square(), 0).sum() / has.sum().clamp(min=1)
         return bands.replace(values=torch.cat([coarsest, errors.detach()], dim=-2)), self.weight * lost
 

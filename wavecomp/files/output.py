@@ -59,11 +59,13 @@ def clearing_away() -> Iterator[None]:
         yield
         return
 
-    def ended(signum: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + signum)
-
-    before = signal.signal(signal.SIGTERM, ended)
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def end(signum: int, frame: FrameType | None) -> NoReturn:
+    """What a signal does that is to end a process in good order."""
+    raise SystemExit(128 + signum)
