@@ -105,7 +105,7 @@ def models() -> dict[str, wc.ChunkReduceLM]:
         "Shrinkage": makers.shrinkage(ratio, dim=dim, level=deep, width=dim // 4),
         "DyadicLeaves": makers.leaves(ratio, dim=dim, level=deep, width=dim // 4),
         "PartialSynthesis": makers.partial_synthesis(ratio, dim=dim, level=level + 1),
-        PREDICTED: makers.partial_synthesis(ratio, dim=dim, level=deep, width=dim // 2, predicted=True),
+        PREDICTED: makers.partial_synthesis(ratio, dim=dim, level=level + 1, predicted=True),
     }
     for name, compressor in others.items():
         found[name] = quickstart()
