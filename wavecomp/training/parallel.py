@@ -50,9 +50,9 @@ class ChunkParallel:
     Every rank is given the whole rows of tokens. Shares are cut at multiples of a chunk of the last stage, so chunks
     are whole on one rank and codes are those of one process; ranks behind the last chunk have an empty share. The
     gradients of all ranks add up to those of one process, if their losses do: each a sum over the rank's own tokens,
-    divided by the number of tokens on all. Losses that compressors add, such as those of :class:`HardConcrete` and of
-    :class:`Shrinkage` with a price, are of each rank's own chunks: they ask for a ratio, or for a price by loudness, in
-    each share instead of in the whole.
+    divided by the number of tokens on all. Losses that compressors add, such as those of :class:`HardConcrete`, of
+    :class:`Shrinkage` with a price and of a :class:`DetailPredictor`, are of each rank's own chunks: they ask for a
+    ratio, for a price by loudness or for better guesses in each share instead of in the whole.
 
     Args:
         model: all ranks hold the same.
