@@ -1,7 +1,7 @@
 import pytest
 
 import wavecomp as wc
-from wavecomp.benchmarks import pictures
+from wavecomp.benchmarks import pictures, ratio
 from wavecomp.plots.style import COLOURS
 
 
@@ -35,6 +35,17 @@ def test_each_ratio_has_a_colour_and_the_best_of_them_orders_the_rows():
         (3.0, COLOURS[0]),
         (2.0, COLOURS[0]),
     }
+
+
+def test_the_names_below_the_ratios_are_all_to_be_read():
+    names = list(ratio.COMPRESSORS)
+    figure = pictures.ratios(
+        [{"what": "text", "compressor": name, "asked": 8, "trained": 8.1, "calibrated": 8} for name in names], []
+    )
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    inside = legend.get_window_extent()
+    assert inside.x0 >= 0 and inside.x1 <= figure.bbox.x1 and len(legend.get_texts()) == len(names)
 
 
 def test_panels_of_one_picture_share_their_colours_and_show_all_marks():

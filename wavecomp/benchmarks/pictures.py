@@ -55,7 +55,7 @@ def ratios(errors: Sequence[Run], points: Sequence[Run]) -> Drawing:
                 panel.set_title(f"{key}, {kind}", fontsize="small")
                 panel.get_legend().remove()
         handles, labels = above.axes[0].get_legend_handles_labels()
-        above.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize="x-small")
+        above.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="x-small")
     if points:
         plots.plot_rate_distortion(points, ax=below.subplots())
     return figure
