@@ -183,6 +183,12 @@ def check_width(module: torch.nn.Module, dim: int, values: torch.Tensor) -> None
         raise ValueError(f"{type(module).__name__} was given values {values.shape[-1]} wide; allowed: dim={dim}")
 
 
+def check_level(name: str, level: int, of_transform: int) -> None:
+    """Raise ``ValueError`` unless a part of a compressor has the level of its transform."""
+    if level != of_transform:
+        raise ValueError(f"{name} has level={level}, the transform level={of_transform}; give both one")
+
+
 def check_shape(owner: str, name: str, tensor: torch.Tensor, expected: tuple[int, ...]) -> None:
     """Raise ``ValueError`` naming both shapes unless ``tensor`` has the expected one."""
     if tuple(tensor.shape) != tuple(expected):

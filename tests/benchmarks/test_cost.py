@@ -45,6 +45,9 @@ def test_models_differ_in_their_compressor_alone():
     ]
     assert len(others) == 8 and all(other == others[0] for other in others)
     predicted = found[cost.PREDICTED].body.chunk_networks[0].compressor
+    models.step_of(found[cost.PREDICTED])(torch.randint(256, (1, 256)))
+    assert all(p.grad is not None for p in predicted.predictor.parameters())
+    found[cost.PREDICTED].zero_grad()
     cost._alone(found[cost.PREDICTED], torch.randint(256, (1, 256)))()
     assert all(p.grad is not None for p in predicted.predictor.parameters())
     lattice = found["learned db4 lattice"].body.chunk_networks[0].compressor

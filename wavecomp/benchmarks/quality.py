@@ -35,10 +35,11 @@ from wavecomp.training.data.samples import SampleDataModule
 
 SEEDS = 3
 STEPS = {"copy": 800, "recall": 1600, "rate": 300, "uneven": 300, "text": 400, "text-16k": 200}
+ALIKE = (8, 16)  # ratios of uneven that all chunks can have
 BETWEEN = 12.8  # 1 code for a chunk of the sentence leaves one of prose the 4 that it has at ratio 8
 RATIOS: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("copy", "recall", "rate"), (4, 8, 16)),
-    **{"uneven": (8, BETWEEN, 16), "text": (4, 8), "text-16k": (8,)},
+    **{"uneven": (ALIKE[0], BETWEEN, ALIKE[1]), "text": (4, 8), "text-16k": (8,)},
 }
 OURS, STACKED, MAP_REDUCE, WINDOW = "lowpass+channel", "stacked", "map-reduce", "window"
 CLAIMED = "partial+channel"  # what is put forward, beside the baselines that it is to be ahead of
@@ -117,12 +118,14 @@ def targets() -> list[Target]:
         for task in ("copy", "rate", "recall", "text")
         for ratio in (RATIOS[task] if task != "text" else (EVERYTHING_AT,))
     ]
-    for fixed in (8, 16):
+    for fixed in ALIKE:
         what = f"half one sentence, ratio {fixed}: lead of PartialSynthesis with a DetailPredictor over {OURS}, less "
         led = functools.partial(_lead, "uneven", fixed, claimed=PREDICTED, peers=(OURS,))
         found.append(Target(f"{what}the spread of seeds, bits", 0.0, led, form=".3f"))
     what = f"half one sentence, ratio {BETWEEN}: lead of PartialSynthesis with a DetailPredictor over the line between "
-    found.append(Target(f"{what}{OURS} at 8 and 16, less the spread, bits", 0.0, _under_line, form=".3f"))
+    found.append(
+        Target(f"{what}{OURS} at {ALIKE[0]} and {ALIKE[1]}, less the spread, bits", 0.0, _under_line, form=".3f")
+    )
     for ratio in RATIOS["text"]:
         what = f"text, {ratio} bytes for each code of the first stage: bits of {STACKED} beyond the window's"
         beyond = functools.partial(_beyond_window, "text", ratio, False)
@@ -151,8 +154,9 @@ def _lead(
 
 def _under_line(runs: Sequence[Run]) -> list[float]:
     """Over what the best that does not adapt would reach by having some chunks at either ratio beside it."""
-    more, fewer = (where(runs, task="uneven", asked=ratio, compressor=OURS) for ratio in (8, 16))
-    share = (1 / BETWEEN - 1 / 16) / (1 / 8 - 1 / 16)
+    more, fewer = (where(runs, task="uneven", asked=ratio, compressor=OURS) for ratio in ALIKE)
+    most, least = (1 / ratio for ratio in ALIKE)
+    share = (1 / BETWEEN - least) / (most - least)
     line = [share * one["bits"] + (1 - share) * other["bits"] for one, other in paired(more, fewer)]
     own = [entry["bits"] for entry in where(runs, task="uneven", asked=BETWEEN, compressor=PREDICTED)]
     return [lead(own, line)] if min(len(own), len(line)) == SEEDS else []
@@ -231,7 +235,7 @@ def _grid(small: bool) -> Iterator[tuple[str, float, int, str]]:
         for ratio in (EVERYTHING_AT,) if small else RATIOS[task]:
             everything = list(compressors(ratio))
             if task == "uneven":  # no other has a number of codes in between; at the rest that which leads on rate
-                names = [*ADAPTING, *([OURS] if ratio != BETWEEN else [])]
+                names = [*ADAPTING, *([OURS] if ratio in ALIKE else [])]
             elif task == "text-16k" or (task == "text" and ratio != EVERYTHING_AT):
                 names = [*BESIDE_WINDOW]
             elif ratio == EVERYTHING_AT:

@@ -92,6 +92,11 @@ class Compressor(Module):
         return gather_rows(values, order.argmin(-1))
 
 
+def node_counts(length: int, level: int) -> list[int]:
+    """How many nodes a dyadic tree over a chunk has at each level, coarse to fine, down to level 0: its tokens."""
+    return [-(-length // 2**here) for here in range(level, -1, -1)]
+
+
 def gather_rows(values: Tensor, index: Tensor) -> Tensor:
     """Rows ``index`` ``(..., places)`` of ``values`` ``(..., rows, dim)``: ``(..., places, dim)``."""
     return values.gather(-2, index[..., None].expand(*index.shape, values.shape[-1]))

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.bands import Bands
-from wavecomp.compressors.compressor import scatter_rows
+from wavecomp.compressors.compressor import node_counts, scatter_rows
 from wavecomp.modules import Module
-from wavecomp.records import check_count, check_width, without_waiting
+from wavecomp.records import check_count, check_level, check_width, without_waiting
 from wavecomp.wavelets import ChunkTransform
 
 
@@ -183,7 +183,7 @@ class DetailChannel(Module):
     def under_nodes(self, bands: Bands) -> list[Tensor]:
         """What all details under a node hand to it, for the nodes of each level, coarse to fine: each
         ``(batch, chunks, ceil(chunk_length / 2 ** level), width)``, down to level 0."""
-        nodes = [-(-bands.layout.length // 2**level) for level in range(self.level, -1, -1)]
+        nodes = node_counts(bands.layout.length, self.level)
         rows = bands.values.shape[:-2]
         if not self.width:
             return [bands.values.new_zeros(*rows, count, 0) for count in nodes]
@@ -221,10 +221,8 @@ def check_detail_channel(detail_channel: DetailChannel | None, transform: ChunkT
     """Raise ``ValueError`` where a detail channel finds no places to go to, or a transform of another level."""
     if detail_channel is not None and not transform.binary:
         raise ValueError(f"detail_channel goes with DWT1d and packets of banks of two branches, not with {transform}")
-    if detail_channel is not None and detail_channel.level != transform.level:
-        raise ValueError(
-            f"detail_channel has level={detail_channel.level}, the transform level={transform.level}; give both one"
-        )
+    if detail_channel is not None:
+        check_level("detail_channel", detail_channel.level, transform.level)
 
 
 def _mean_of(level: Tensor, values: Tensor) -> Tensor:

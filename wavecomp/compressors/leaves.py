@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
+from wavecomp.compressors.compressor import node_counts
 from wavecomp.compressors.detail import DetailChannel
 from wavecomp.compressors.nodes import NodeCompressor
 from wavecomp.compressors.pruner import adaptive_capacity
@@ -162,7 +163,7 @@ class DyadicLeaves(NodeCompressor):
         return found
 
     def _node_counts(self, bands: Bands) -> list[int]:
-        return [-(-bands.layout.length // 2**level) for level in range(self.transform.level, -1, -1)]
+        return node_counts(bands.layout.length, self.transform.level)
 
 
 def _halves(split: Tensor) -> Tensor:

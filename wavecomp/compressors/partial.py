@@ -11,13 +11,14 @@ from torch.nn import functional as F
 from wavecomp.bands import Bands
 from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.band_weight import check_band_weight
+from wavecomp.compressors.compressor import node_counts
 from wavecomp.compressors.detail import DetailChannel
 from wavecomp.compressors.nodes import NodeCompressor
-from wavecomp.compressors.prediction import DetailPredictor, check_predictor
+from wavecomp.compressors.prediction import DetailPredictor
 from wavecomp.compressors.pruner import check_filled, check_ratio
 from wavecomp.compressors.selection import mean_power
 from wavecomp.modules import weight_dtype
-from wavecomp.records import at_most, check_type, without_waiting
+from wavecomp.records import at_most, check_level, check_type, without_waiting
 from wavecomp.wavelets import DWT1d
 
 
@@ -81,7 +82,8 @@ class PartialSynthesis(NodeCompressor):
         with torch.no_grad():
             self.gate.weight[:, 1:] -= 2 * torch.arange(transform.level + 1)[:, None] / transform.level
         check_type("predictor", predictor, DetailPredictor, NoneType)
-        check_predictor(predictor, transform)
+        if predictor is not None:
+            check_level("predictor", predictor.level, transform.level)
         self.predictor = predictor
         self.band_weight = band_weight
         check_type("encoding", encoding, nn.Module, NoneType)
@@ -99,7 +101,7 @@ class PartialSynthesis(NodeCompressor):
                 f"target_ratio={target} leaves {budget:g} codes in a chunk of {chunk_length}, less than the {coarsest} "
                 f"of the coarsest level; allowed: up to {highest}, or a deeper level of the transform"
             )
-        allowed = [-(-chunk_length // 2**level) for level in range(self.transform.level, -1, -1)]
+        allowed = node_counts(chunk_length, self.transform.level)
         most = max(self.room * budget, coarsest)
         return check_filled(allowed, most, target_ratio=target, room=self.room, length=chunk_length)
 

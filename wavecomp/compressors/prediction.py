@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.bands import Bands
+from wavecomp.compressors.compressor import node_counts
 from wavecomp.compressors.selection import relative_loudness
 from wavecomp.modules import Module, weight_dtype
 from wavecomp.records import check_count, check_shape, check_width
-from wavecomp.wavelets import DWT1d
 
 
 class DetailPredictor(Module):
@@ -82,7 +82,7 @@ class DetailPredictor(Module):
         names = (f"cA{self.level}", *(f"cD{level}" for level in levels))
         if bands.layout.names != names:
             raise ValueError(f"bands are {', '.join(bands.layout.names)}; allowed: {', '.join(names)}")
-        counts = [-(-bands.layout.length // 2**level) for level in range(self.level, -1, -1)]
+        counts = node_counts(bands.layout.length, self.level)
         rows = tuple(bands.values.shape[:-2])
         check_shape("DetailPredictor", "approximations", approximations, (*rows, sum(counts), self.dim))
         values, nodes = bands.values.detach(), approximations.detach()
@@ -100,9 +100,3 @@ class DetailPredictor(Module):
 
     if TYPE_CHECKING:
         __call__ = forward
-
-
-def check_predictor(predictor: DetailPredictor | None, transform: DWT1d) -> None:
-    """Raise ``ValueError`` for a predictor of another level than that of the transform."""
-    if predictor is not None and predictor.level != transform.level:
-        raise ValueError(f"predictor has level={predictor.level}, the transform level={transform.level}; give both one")
