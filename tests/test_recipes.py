@@ -13,11 +13,18 @@ from wavecomp.training.optimisation import CompressionModule
 
 NAMES = [path.stem for path in recipes()]
 OVERLAYS = {name for name in NAMES if headline(recipe_path(name)).startswith("Overlay")}
-OVERLAID = {"copy-mean-pool": "copy", "copy-top-k": "copy", "checkpointing": "quickstart", "needle": "passkey"}
+OVERLAID = {
+    "copy-mean-pool": "copy",
+    "copy-top-k": "copy",
+    "checkpointing": "quickstart",
+    "needle": "passkey",
+    "ruler": "passkey",
+}
 PARALLEL = {"chunk-parallel", "ddp", "fsdp"}  # start processes: tests/training/test_parallel.py runs them
 SMALL = {
     "passkey": ["--data.init_args.length", "512", "--data.init_args.validation_samples", "8"],
     "needle": ["--data.init_args.length", "600", "--data.init_args.validation_samples", "8"],
+    "ruler": ["--data.init_args.length", "700", "--data.init_args.validation_samples", "8"],
     "text": ["--data.init_args.batch_size", "1", "--data.init_args.length", "256", "--trainer.accelerator", "cpu",
              "--data.init_args.num_workers", "0", "--trainer.val_check_interval", "4"],
 }  # fmt: skip

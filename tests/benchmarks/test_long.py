@@ -75,7 +75,7 @@ def test_a_checkpoint_is_asked_what_it_was_trained_for(run):
     assert len(passkey) == 9
     assert sum(name.startswith("passkey-1048576-middle-PasskeyDataModule-version_0-") for name in passkey) == 1
     assert len(asked(run("SortDataModule", symbols=5))) == 3
-    assert {name.partition("-")[0] for name in asked(run("RulerDataModule", task="vt"))} == {"vt"}
+    assert {name.partition("-")[0] for name in asked(run("RulerDataModule", task=["vt", "fwe"]))} == {"vt", "fwe"}
     assert {name.partition("-")[0] for name in asked(run("TextDataModule"))} == {"passkey", *answers.TASKS}
     with pytest.raises(FileNotFoundError, match="checkpoint nowhere is no run"):
         answers.members(["nowhere"], False)

@@ -290,6 +290,17 @@ def test_the_most_frequent_words_are_never_tied():
         assert (np.diff(counts[:5]) < 0).all() and counts[-1] >= 1
 
 
+def test_of_several_tasks_each_sample_draws_one(essay):
+    several = ["niah_single_1", "niah_multikey_1", "vt"]
+    data = RulerDataModule(task=several, source=essay, length=2000, shortest=1000, curriculum=200, batch_size=8)
+    texts = [text_of(data.train_sample(index)) for index in range(300)]
+    kinds = ["vt" if "chain(s)" in text else "niah_single_1" if NOISE in text else "niah_multikey_1" for text in texts]
+    assert all(text.count("One of the special magic") == 4 for text, kind in zip(texts, kinds) if kind == several[1])
+    assert min(Counter(kinds[:8]).values()) < 8 and min(Counter(kinds)[kind] for kind in several) > 80
+    assert {len(text) for text in texts[:32]} == {1000} and {len(text) for text in texts[200:]} == {2000}
+    assert len({text.partition("\n")[0] for text in map(text_of, data.validation_set())}) == 2  # vt and needles
+
+
 def test_string_match_counts_references_of_any_case():
     assert string_match("ABC and def", ["abc", "DEF", "ghi"]) == pytest.approx(2 / 3)
     assert string_match("", ["abc"]) == 0
@@ -327,6 +338,9 @@ def test_prompts_end_before_the_first_answer():
         (lambda: PasskeyDataModule(ends=1.5), "ends=1.5 is out of range; allowed: 0 to 1"),
         (lambda: PasskeyDataModule(ends=0.5, passkeys=2), "ends=0.5 is for one passkey at any depth; allowed: 0"),
         (lambda: RulerDataModule(task="niah"), "task='niah' is unknown; allowed: niah_single_1, .*, vt, cwe, fwe"),
+        (lambda: RulerDataModule(task=[]), "task=.. is unknown"),
+        (lambda: RulerDataModule(task=["vt", "vtt"]), "task=.'vt', 'vtt'. is unknown; allowed: .*, or several of them"),
+        (lambda: RulerDataModule(task=["vt", "cwe"], length=3000), "length=3000 does not hold task='cwe'"),
         (lambda: RulerDataModule(task="vt", source="x"), "source='x' is of no use to task='vt'.*; allowed: None"),
         (lambda: RulerDataModule(length=341), "length=341 does not hold task='niah_single_1'; allowed: 342 and above"),
         (lambda: RulerDataModule(task="cwe", length=3000), "length=3000 does not hold task='cwe'; allowed: 38"),

@@ -239,7 +239,8 @@ def _tasks(config: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     if kind == SortDataModule.__name__:
         return [("sort", {"symbols": settings.get("symbols", 20)})]
     if kind == RulerDataModule.__name__:
-        return [(settings.get("task", "niah_single_1"), {})]
+        given = settings.get("task", "niah_single_1")
+        return [(task, {}) for task in ([given] if isinstance(given, str) else given)]
     return [("passkey", {}), *((task, {}) for task in TASKS)]
 
 

@@ -70,20 +70,20 @@ class RulerDataModule(TaskDataModule):
     set.
 
     Args:
-        task: one of the above.
+        task: one of the above, or several, of which each sample draws its own.
         source: text of the essay, as in :class:`TextDataModule`; the sources of Python's library unless given. Only
             for tasks with an essay.
         length: bytes per sample, question and answers included; lists end with the last entry that fits.
         batch_size: rows per batch.
         curriculum: training samples while it grows, the last of them of full length; 0 to start with that.
-        shortest: length that the curriculum starts with, the least that holds the task unless given.
+        shortest: length that the curriculum starts with, for each task the least that holds it unless given.
         steps: in how many steps it grows, each by the same factor.
         validation_samples: rows of validation.
         seed: of the training samples; validation is the same for all.
         num_workers: processes that prepare batches.
 
     Raises:
-        ValueError: an unknown task, a source for a task without an essay, or a length that does not hold the task.
+        ValueError: no task, an unknown one, a source where none has an essay, or a length that does not hold all.
 
     Example:
         >>> from wavecomp.training.data import prompt_and_references
@@ -97,7 +97,7 @@ class RulerDataModule(TaskDataModule):
     def __init__(
         self,
         *,
-        task: str = "niah_single_1",
+        task: str | Sequence[str] = "niah_single_1",
         source: str | None = None,
         length: int = 4096,
         batch_size: int = 16,
@@ -115,31 +115,34 @@ class RulerDataModule(TaskDataModule):
             seed=seed,
             num_workers=num_workers,
         )
-        if task not in TASKS:
-            raise ValueError(f"task={task!r} is unknown; allowed: {', '.join(TASKS)}")
-        essay = task in NEEDLES and NEEDLES[task].haystack == "essay"
+        self.tasks = (task,) if isinstance(task, str) else tuple(task)
+        if not self.tasks or not set(self.tasks) <= set(TASKS):
+            raise ValueError(f"task={task!r} is unknown; allowed: {', '.join(TASKS)}, or several of them")
+        essay = any(NEEDLES[name].haystack == "essay" for name in self.tasks if name in NEEDLES)
         if source is not None and not essay:
             raise ValueError(f"source={source!r} is of no use to task={task!r}, which has no essay; allowed: None")
-        self.task = task
         self.essay = _whole(source or PYTHON_STDLIB) if essay else None
         # all parts but the haystack have one size, whatever is drawn
-        self.frame = len(self._fill(np.random.default_rng(0), 0).tokens)
-        self.growth = length_growth(
-            length=length, least=self.frame, holds=f"task={task!r}", shortest=shortest, steps=steps
-        )
+        self.frames = {name: len(self._fill(np.random.default_rng(0), name, 0).tokens) for name in self.tasks}
+        self.growths = {
+            name: length_growth(length=length, least=frame, holds=f"task={name!r}", shortest=shortest, steps=steps)
+            for name, frame in self.frames.items()
+        }
 
     def _sample(self, random: np.random.Generator, share: float) -> Sample:
-        return self._fill(random, self.growth.at(share) - self.frame)
+        task = self.tasks[random.integers(len(self.tasks))]
+        return self._fill(random, task, self.growths[task].at(share) - self.frames[task])
 
-    def _fill(self, random: np.random.Generator, room: int) -> Sample:
+    def _fill(self, random: np.random.Generator, task: str, room: int) -> Sample:
         """A sample whose haystack takes up to ``room`` bytes."""
-        if self.task == "vt":
+        if task == "vt":
             return variable_tracking(random, room)
-        if self.task == "cwe":
+        if task == "cwe":
             return common_words(random, room)
-        if self.task == "fwe":
+        if task == "fwe":
             return frequent_words(random, room)
-        return needles(random, room, NEEDLES[self.task], self.essay)
+        hidden = NEEDLES[task]
+        return needles(random, room, hidden, self.essay if hidden.haystack == "essay" else None)
 
 
 def needles(random: np.random.Generator, room: int, task: Needles, essay: Corpus | None) -> Sample:
