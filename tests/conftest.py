@@ -9,7 +9,8 @@ from wavecomp.allocator import keep_freed_memory
 def pytest_configure(config):
     """The workers share out the cores, and so do the processes that they start."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    cores = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    threads = max(1, cores // workers)
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     keep_freed_memory()

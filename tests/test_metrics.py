@@ -56,6 +56,24 @@ def test_ratio_is_sum_over_sum():
     assert float(metric.compute()) == pytest.approx(100 / 40)
 
 
+@pytest.mark.parametrize("metric", [BitsPerByte(), ContextGain()])
+def test_no_batch_is_lost_beside_a_large_sum(metric):
+    def update(nats):
+        metric.update(*((torch.zeros(1, 1), nats) if isinstance(metric, ContextGain) else (nats,)))
+
+    update(torch.full((1, 1), 2.0**24))
+    for _ in range(1000):
+        update(torch.ones(1, 1))
+    assert float(metric.compute()) * 1001 * math.log(2) == pytest.approx(2**24 + 1000, abs=2)
+    update(torch.full((1, 1), math.inf))
+    assert float(metric.compute()) == math.inf
+
+
+def test_sizes_of_another_shape_are_named():
+    with pytest.raises(ValueError, match=r"bytes: size has shape \(2, 1\), expected \(2, 4\)"):
+        BitsPerByte().update(torch.ones(2, 4), size=torch.ones(2, 1))
+
+
 def test_a_gain_of_other_places_is_named():
     with pytest.raises(ValueError, match=r"hidden has shape \(2, 1\), expected \(2, 4\)"):
         ContextGain().update(torch.ones(2, 4), torch.ones(2, 1))

@@ -33,6 +33,8 @@ def test_a_dtype_leaves_measures_as_exact_as_they_were():
         assert codes.values.dtype == torch.bfloat16
         assert codes.position.flatten().tolist() == list(range(1_000_001, 1_000_009))
     assert before.to(torch.bfloat16).frequency.dtype == torch.float32
+    with pytest.raises(TypeError, match="Codes.to: dtype=torch.int64; allowed: floating point"):
+        before.to(torch.int64)
     assert before.to("cpu").dense and before.to("cpu").pace == before.pace
 
 

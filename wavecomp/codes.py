@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wavecomp.pace import NEVER, Pace, slots_before, slots_between
-from wavecomp.records import Record, check_lengths, check_shape, record
+from wavecomp.records import Record, check_count, check_lengths, check_shape, record
 
 
 @record
@@ -219,8 +219,7 @@ class Codes(Record):
         Raises:
             ValueError: a chunk length below 1.
         """
-        if chunk_length < 1:
-            raise ValueError(f"chunk_length={chunk_length} is too small; allowed: 1 and above")
+        check_count("chunk_length", chunk_length)
         batch, slots, dim = self.values.shape
         chunks = -(-slots // chunk_length)
         missing = chunks * chunk_length - slots
@@ -246,7 +245,7 @@ class Codes(Record):
             losses=self.losses,
             statistics=self.statistics,
             dense=self.dense and not missing,
-            span=0 if chunk_length % count else span * chunk_length // count,
+            span=0 if chunk_length % count or self.first % chunk_length else span * chunk_length // count,
             first=self.first // chunk_length,
             ragged=not (self.dense or self.prefix),
         )
@@ -259,8 +258,9 @@ class Codes(Record):
             overlap: tokens that they stay beside the coarser ones.
 
         Raises:
-            ValueError: codes of several stages or of an unknown one, or a span that does not fit.
+            ValueError: codes of several stages or of an unknown one, a span that does not fit, or a negative overlap.
         """
+        check_count("overlap", overlap, least=0)
         if len(self.pace) != 1 or span < 1 or span % self.pace[0].span:
             raise ValueError(f"span={span} does not go with codes of pace={self.pace}; allowed: one stage, a multiple")
         own = self.pace[0].span
@@ -311,11 +311,15 @@ class Codes(Record):
 
     @staticmethod
     def merge(stages: Sequence[Codes]) -> Codes:
-        """The codes of several stages in one sequence, in order of ``end``; losses and statistics of the last one."""
+        """The codes of several stages in one sequence, in order of ``end``; losses and statistics of the last one.
+
+        Behind them lie slots that will never hold a code, so that a row has its codes in the same slots in any batch.
+        """
         if len(stages) == 1:
             return stages[0]
         joined = Codes.cat(stages)
-        order = joined.end.argsort(dim=1, stable=True)
+        # how many slots lie behind the end of a row depends on the longest one: they come last
+        order = (joined.end - (joined.mask & (joined.end == NEVER)).long()).argsort(dim=1, stable=True)
         known = all(codes.pace for codes in stages)
         pace = tuple(pace for codes in stages for pace in codes.pace) if known else ()
         first = sum(codes.first for codes in stages)

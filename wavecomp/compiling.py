@@ -42,7 +42,9 @@ def constant_numbers(dtype: torch.dtype) -> Callable[[Callable[..., Tensor]], Ca
         @functools.wraps(function)
         def tensor(*args: Any) -> Tensor:
             if torch.compiler.is_compiling():
-                return torch.tensor(numbers(*args), dtype=dtype)
+                # lengths that were seen to differ are symbols by now, and constants are made of numbers
+                known = [len(range(arg)) if isinstance(arg, int) else arg for arg in args]
+                return torch.tensor(numbers(*known), dtype=dtype)
             return function(*args)
 
         return tensor

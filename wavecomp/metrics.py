@@ -37,7 +37,38 @@ class ExactMean(ExactMetric, MeanMetric):
     """
 
 
-class BitsPerByte(ExactMetric):
+class _Bits(ExactMetric):
+    """Bits per byte of nats that are added up, of however many batches.
+
+    In single precision a sum stands still beside what is 2 ** 24 times smaller, and not every device has double: so
+    what each addition rounds off is added up too (Neumaier, 1974).
+    """
+
+    full_state_update = False
+    nats: Tensor
+    rounded: Tensor
+    bytes: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("nats", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("rounded", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("bytes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def _add(self, nats: Tensor, mask: Tensor | None, size: Tensor | None) -> None:
+        mask = _mask_of(nats, mask)
+        before, more = self.nats, torch.where(mask, nats, 0).float().sum()
+        self.nats = before + more
+        kept_first = before.abs() >= more.abs()
+        larger, smaller = torch.where(kept_first, before, more), torch.where(kept_first, more, before)
+        self.rounded += torch.where(self.nats.isfinite(), larger - self.nats + smaller, 0)
+        self.bytes += bytes_of(mask, size)
+
+    def compute(self) -> Tensor:
+        return (self.nats + self.rounded) / self.bytes / math.log(2)
+
+
+class BitsPerByte(_Bits):
     """Mean bits per byte: summed negative log-likelihood over bytes, in base 2.
 
     Example:
@@ -48,14 +79,6 @@ class BitsPerByte(ExactMetric):
     """
 
     higher_is_better = False
-    full_state_update = False
-    nats: Tensor
-    bytes: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("nats", torch.zeros(()), dist_reduce_fx="sum")
-        self.add_state("bytes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, nats: Tensor, mask: Tensor | None = None, size: Tensor | None = None) -> None:
         """Add bytes.
@@ -65,15 +88,10 @@ class BitsPerByte(ExactMetric):
             mask: ``(batch, length)``, which bytes count; all unless given.
             size: ``(batch, length)``, bytes of each token, where tokens are not bytes.
         """
-        mask = _mask_of(nats, mask)
-        self.nats += torch.where(mask, nats, 0).float().sum()
-        self.bytes += bytes_of(mask, size)
-
-    def compute(self) -> Tensor:
-        return self.nats / self.bytes / math.log(2)
+        self._add(nats, mask, size)
 
 
-class ContextGain(ExactMetric):
+class ContextGain(_Bits):
     """How much the codes help: bits per byte with the codes hidden minus with them.
 
     Example:
@@ -84,14 +102,6 @@ class ContextGain(ExactMetric):
     """
 
     higher_is_better = True
-    full_state_update = False
-    gain: Tensor
-    bytes: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("gain", torch.zeros(()), dist_reduce_fx="sum")
-        self.add_state("bytes", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, nats: Tensor, hidden: Tensor, mask: Tensor | None = None, size: Tensor | None = None) -> None:
         """Add bytes.
@@ -102,12 +112,7 @@ class ContextGain(ExactMetric):
             size: ``(batch, length)``, bytes of each token, where tokens are not bytes.
         """
         check_shape("ContextGain", "hidden", hidden, tuple(nats.shape))
-        mask = _mask_of(nats, mask)
-        self.gain += torch.where(mask, hidden - nats, 0).float().sum()
-        self.bytes += bytes_of(mask, size)
-
-    def compute(self) -> Tensor:
-        return self.gain / self.bytes / math.log(2)
+        self._add(hidden - nats, mask, size)
 
 
 class CompressionRatio(ExactMetric):
@@ -157,7 +162,9 @@ class CodesPerByte(CompressionRatio):
 
 
 def bytes_of(mask: Tensor, size: Tensor | None) -> Tensor:
-    """How many bytes are marked: one a token, or as many as each is said to have."""
+    """How many bytes are marked: one a token, or as many as each is said to have, of the same shape."""
+    if size is not None:
+        check_shape("bytes", "size", size, tuple(mask.shape))
     return mask.sum() if size is None else torch.where(mask, size, 0).sum()
 
 

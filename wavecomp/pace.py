@@ -26,6 +26,9 @@ class Pace(NamedTuple):
     stay: int = NEVER
 
 
+torch.serialization.add_safe_globals([Pace])  # part of records, see there
+
+
 def slots_before(stages: Sequence[Pace], token: int) -> int:
     """How many slots hold codes that existed before a token: they are the first ones, in order of ``end``."""
     return sum(token // stage.span * stage.slots for stage in stages)

@@ -36,14 +36,20 @@ def record(cls: type[T]) -> type[T]:
             object.__setattr__(value, name, child)
         return value
 
+    def flatten_with_keys(value: T) -> tuple[list[tuple[pytree.KeyEntry, Any]], tuple[Any, ...]]:
+        children, context = flatten(value)
+        return [(pytree.GetAttrKey(name), child) for name, child in zip(leaves, children)], context
+
     pytree.register_pytree_node(
         cls,
         flatten,
         unflatten,
+        flatten_with_keys_fn=flatten_with_keys,  # torch.export asks for it
         serialized_type_name=f"wavecomp.{cls.__name__}",
         to_dumpable_context=lambda context: context,
         from_dumpable_context=cls.restored,
     )
+    torch.serialization.add_safe_globals([cls])  # exported programs are saved with the inputs that they were shown
     return cls
 
 
@@ -72,8 +78,14 @@ class Record:
         return f"{type(self).__name__}({', '.join(told)})"
 
     def to(self: T, *args: Any, **kwargs: Any) -> T:
-        """Move or cast like ``Tensor.to``; a dtype reaches fields in floating point, but for measures."""
+        """Move or cast like ``Module.to``; a dtype reaches fields in floating point, but for measures.
+
+        Raises:
+            TypeError: a dtype that is not in floating point.
+        """
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
+        if dtype is not None and not dtype.is_floating_point:
+            raise TypeError(f"{type(self).__name__}.to: dtype={dtype}; allowed: floating point")
 
         def move(leaf: Any, cast: bool) -> Any:
             if not isinstance(leaf, torch.Tensor):
@@ -104,12 +116,12 @@ def _told(value: Any) -> str:
     return f"{str(value.dtype).removeprefix('torch.')}{tuple(value.shape)}{where}"
 
 
-def check_count(name: str, value: int) -> None:
-    """Raise ``TypeError`` or ``ValueError`` unless ``value`` is a whole number, 1 and above."""
+def check_count(name: str, value: int, *, least: int = 1) -> None:
+    """Raise ``TypeError`` or ``ValueError`` unless ``value`` is a whole number, ``least`` and above."""
     if not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}={value!r} is a {type(value).__name__}; allowed: int")
-    if value < 1:
-        raise ValueError(f"{name}={value} is too small; allowed: 1 and above")
+    if value < least:
+        raise ValueError(f"{name}={value} is {'too small' if least else 'negative'}; allowed: {least} and above")
 
 
 def check_type(name: str, value: object, *allowed: type, hint: str = "") -> None:

@@ -71,3 +71,18 @@ def test_an_exported_encoder_is_saved_and_read():
     codes = torch.export.load(file).module()(*given)
     same(codes, model.encode(*given))
     assert codes.slots_for(0, 40) == 2 * 4  # the pace is one, and not what JSON made of it
+
+
+@torch.no_grad()
+def test_a_network_from_codes_to_codes_is_exported_saved_and_read():
+    network = zoo.perturb(
+        wc.ChunkReduce(
+            chunk_networks=[wc.ChunkNetwork(chunk_length=16, compressor=zoo.wavelet_compressor())],
+            reduce_network=wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1),
+        )
+    ).eval()
+    given = wc.Codes.from_tokens(torch.randn(2, LENGTH, zoo.DIM))
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(network, (given,)), file)
+    file.seek(0)
+    same(torch.export.load(file).module()(given), network(given))

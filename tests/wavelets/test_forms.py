@@ -1,5 +1,8 @@
 """Every fast form is the cascade, in value and in every gradient, at sizes that no form likes."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -139,8 +142,12 @@ def test_every_form_in_half_precision_and_under_autocast_stays_close(backend, dt
     assert (bands.values.double() - exact.values).abs().max() <= bound * exact.values.abs().max()
     assert (back.double() - x).abs().max() <= 3 * bound * x.abs().max()
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = transform(x.float()).values
-    assert (mixed.double() - exact.values).abs().max() <= 2e-2 * exact.values.abs().max()
+        mixed = transform(x.float())
+        back = transform.inverse(mixed)
+    # no form is rounded by autocast: what it makes is still inverted
+    assert mixed.values.dtype == back.dtype == torch.float32
+    assert (mixed.values.double() - exact.values).abs().max() <= 2e-6 * exact.values.abs().max()
+    assert (back.double() - x).abs().max() <= 6e-6 * x.abs().max()
 
 
 @pytest.mark.parametrize("name", sorted(BANKS))
@@ -184,15 +191,17 @@ def test_auto_takes_the_form_that_it_says():
     assert form(wc.DWT1d("db4", level=2), 511) == "matrix"
     assert form(wc.DWT1d("db4", level=2), 512) == "banded"
     assert form(wc.DWT1d("db4", level=2), 64, ragged=True) == "cascade"
-    assert form(wc.WaveletPackets1d("db4", level=2), 1024) == "matrix"
-    assert form(wc.DWT1d(wc.OrthogonalFilterBank(heads=2), level=2), 1024) == "matrix"
+    for transform in (wc.WaveletPackets1d("db4", level=2), wc.DWT1d(wc.OrthogonalFilterBank(heads=2), level=2)):
+        assert form(transform, 511) == "matrix" and form(transform, 512) == "cascade"
     assert form(wc.DWT1d(wc.NeuralLiftingFilterBank(dim=4), level=2), 64) == "cascade"
 
 
 def test_a_matrix_of_fixed_filters_is_made_once_and_one_of_others_anew():
     fixed, like = wc.DWT1d("db2", level=2), torch.empty(0)
-    first = fixed.analysis_matrix(16, like)
-    assert fixed.analysis_matrix(16, like) is first
+    first = fixed._analysis_matrix(16, like)
+    assert fixed._analysis_matrix(16, like) is first
+    fixed.analysis_matrix(16, like).zero_()  # a copy
+    assert fixed._analysis_matrix(16, like).any()
     assert fixed.analysis_matrix(16, like.double()).dtype == torch.float64
     bank = wc.OrthogonalFilterBank("db2")
     transform = wc.DWT1d(bank, level=2)
@@ -205,6 +214,55 @@ def test_a_matrix_of_fixed_filters_is_made_once_and_one_of_others_anew():
         transform(torch.randn(1, 16, 2))
     transform(torch.randn(1, 16, 2, requires_grad=True)).values.sum().backward()
     assert bank.angles.grad.any()
+
+
+@pytest.mark.parametrize("kind", [wc.DWT1d, wc.WaveletPackets1d, wc.BestBasis1d, wc.DWT2d])
+def test_a_bank_in_the_place_of_another_is_the_one_that_runs(kind):
+    transform, x = kind("haar", level=2), torch.randn(2, 3, 16, 4, dtype=torch.float64)
+    transform.inverse(transform(x))
+    transform.filter_banks[0] = wc.WaveletFilterBank("db4")
+    bands = transform(x)
+    torch.testing.assert_close(bands.values, kind("db4", level=2)(x).values, rtol=0, atol=1e-12)
+    torch.testing.assert_close(transform.inverse(bands), x, rtol=0, atol=1e-12)
+
+
+def test_a_bank_of_ones_own_that_changes_by_an_attribute_is_followed():
+    class Gain(wc.FilterBank):
+        gain = 1.0
+
+        def analysis(self, x, lengths=None):
+            return self.gain * x[:, ::2], x[:, 1::2]
+
+        def synthesis(self, branches, lengths=None, *, ones=None):
+            low, high = branches
+            return torch.stack([low / self.gain, high], dim=2).flatten(1, 2)
+
+    transform, x = wc.DWT1d(Gain(), level=1), torch.randn(1, 8, 3)
+    for gain in (1.0, 4.0):
+        transform.filter_banks[0].gain = gain
+        bands = transform(x)
+        torch.testing.assert_close(bands.values[:, :4], gain * x[:, ::2])
+        torch.testing.assert_close(transform.inverse(bands), x)
+
+
+def test_matrices_of_many_lengths_are_not_all_kept_nor_copied():
+    transform = wc.DWT1d("db2", level=2)
+    for length in range(16, 116):
+        x = torch.randn(1, length, 2)
+        torch.testing.assert_close(transform.inverse(transform(x)), x, rtol=0, atol=1e-5)
+    assert 0 < len(transform._matrices) <= 16
+    for other in (copy.deepcopy(transform), pickle.loads(pickle.dumps(transform))):
+        assert not other._matrices and torch.equal(other(x).values, transform(x).values)
+
+
+@pytest.mark.parametrize("kind", [wc.DWT1d, wc.WaveletPackets1d, wc.BestBasis1d, wc.DWT2d])
+def test_a_transform_compiles_once_for_each_length(kind):
+    transform = kind("db2", level=2)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: transform.inverse(transform(x)), fullgraph=True, backend="eager")
+    for length in (16, 20, 24):
+        x = torch.randn(1, 2, length, 4)
+        torch.testing.assert_close(compiled(x), x, rtol=1e-4, atol=1e-5)
 
 
 def test_positions_of_a_long_signal_are_those_of_its_rows():

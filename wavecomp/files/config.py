@@ -6,6 +6,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -236,4 +237,4 @@ def _described(value: Any, where: str) -> Any:
             f"{where}={value!r} has type {type(value).__name__}, which no config holds; allowed: numbers, strings, "
             "modules, and lists of these"
         ) from None
-    return {"class_path": class_path(FilterTaps), "init_args": {k: list(v) for k, v in vars(taps).items()}}
+    return {"class_path": class_path(FilterTaps), "init_args": {k: list(v) for k, v in asdict(taps).items()}}

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from wavecomp.codes import Codes
 from wavecomp.modules import Module, weight_dtype
 from wavecomp.positions.rotary import Rotary, rotary_angles, rotate
-from wavecomp.records import check_width
+from wavecomp.records import check_count, check_width
 
 
 class _FrequencyGain(Module):
@@ -21,14 +21,18 @@ class _FrequencyGain(Module):
 
     def __init__(self, dim: int, octaves: int) -> None:
         super().__init__()
-        if dim < 1 or octaves < 1:
-            raise ValueError(f"dim={dim}, octaves={octaves}; allowed: 1 and above")
+        check_count("dim", dim)
+        check_count("octaves", octaves)
+        if octaves > 64:
+            raise ValueError(f"octaves={octaves} is out of range; allowed: 1 to 64")
         self.dim, self.octaves = dim, octaves
         self.slope = nn.Parameter(torch.tensor(-4.0))
 
     def gain(self, frequency: Tensor) -> Tensor:
         """Cycles per token, any shape, to a factor in (0, 1]."""
-        return torch.exp(-F.softplus(self.slope) * self._octave(frequency).clamp(min=0))
+        octave = self._octave(frequency).clamp(min=0)
+        # the slope has no shape, and would take the type of the frequencies
+        return torch.exp(-F.softplus(self.slope) * octave.to(torch.promote_types(octave.dtype, self.slope.dtype)))
 
     def mark(self, values: Tensor, codes: Codes) -> Tensor:
         """Weighed ``values (batch, slots, dim)`` to the same shape, marked with where and what the codes are."""

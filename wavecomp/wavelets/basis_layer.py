@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.compiling import constant_numbers, numbers_are_real
+from wavecomp.records import check_type
 from wavecomp.wavelets.filter_bank import FilterBank, zero_behind
 from wavecomp.wavelets.layers import LONG, WaveletPackets1d
 from wavecomp.wavelets.packets import COSTS
@@ -89,7 +90,7 @@ class BestBasis1d(WaveletPackets1d):
         self.check_length(length)
         x = zero_behind(x, lengths)
         levels = self._in_form(
-            x, lengths, length, self._split, lambda y, form: self._product(self.analysis_matrix(length, y), y), ragged
+            x, lengths, length, self._split, lambda y, form: self._product(self._analysis_matrix(length, y), y), ragged
         ).unflatten(-2, (self.level, length))
         table, members = self._table(length, x.device)
         row = cheapest(self._costs(levels.detach(), x.detach(), lengths), table.band, members, self._branches)
@@ -110,6 +111,7 @@ class BestBasis1d(WaveletPackets1d):
         """
         if not 0 <= to_level <= self.level:
             raise ValueError(f"to_level={to_level} is out of range; allowed: 0 to {self.level}")
+        check_type("bands", bands, Bands)
         names = bands.layout.names
         if names not in self._of_dwt and not self._nodes.issuperset(names):
             raise ValueError(
@@ -134,7 +136,7 @@ class BestBasis1d(WaveletPackets1d):
             return step_by_step(values.flatten(0, -3), chosen.flatten(0, -2), rows).view_as(values)
         depths = torch.arange(self.level, to_level, -1, device=values.device)[:, None]
         apart = torch.where((chosen[..., None, :] == depths)[..., None], values[..., None, :, :], 0).flatten(-3, -2)
-        y = self._product(self.synthesis_matrix(length, values, to_level), apart)
+        y = self._product(self._synthesis_matrix(length, values, to_level), apart)
         if lengths is None or not values.shape[1]:
             return y
         # as in analysis: the chunk of each row that is short goes step by step
@@ -146,7 +148,7 @@ class BestBasis1d(WaveletPackets1d):
     def inverse_levels(self, bands: Bands) -> Tensor:
         return torch.cat([self.inverse(bands, level) for level in range(self.level, -1, -1)], dim=-2)
 
-    def analysis_matrix(self, chunk_length: int, like: Tensor) -> Tensor:
+    def _analysis_matrix(self, chunk_length: int, like: Tensor) -> Tensor:
         """``(level * chunk_length, chunk_length)``: the packets of every level, the deepest first, per head if many."""
 
         def build() -> Tensor:
@@ -155,7 +157,7 @@ class BestBasis1d(WaveletPackets1d):
 
         return self._kept(("analysis", chunk_length), like, build)
 
-    def synthesis_matrix(self, chunk_length: int, like: Tensor, to_level: int = 0) -> Tensor:
+    def _synthesis_matrix(self, chunk_length: int, like: Tensor, to_level: int = 0) -> Tensor:
         """The inverses of the same levels side by side, as far as they lie under the approximation of ``to_level``."""
 
         def build() -> Tensor:

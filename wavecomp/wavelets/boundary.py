@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wavecomp.records import check_count
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 
 
@@ -17,8 +18,7 @@ def boundary_matrix(wavelet: Wavelet, length: int, level: int) -> Tensor:
             f"wavelet={wavelet!r} is not orthogonal to ten digits, or its high-pass filter is not the mirror image of "
             "its low-pass filter; allowed with mode='boundary': orthogonal wavelets, such as 'haar', 'db2' or 'sym4'"
         )
-    if level < 0:
-        raise ValueError(f"level={level} is negative; allowed: 0 and above")
+    check_count("level", level, least=0)
     approximation = torch.eye(length, dtype=torch.float64, device="cpu")
     details = []
     for step in range(level):

@@ -46,7 +46,8 @@ def extend(x: Tensor, before: int, after: int, *, mode: str, axis: int) -> Tenso
         return x.index_select(axis, place.remainder(even).clamp(max=length - 1))
     place = torch.arange(-before, length + after, device=x.device)
     if mode == "zero":
-        return x.index_select(axis, place.clamp(0, length - 1)) * _along((place >= 0) & (place < length), x, axis)
+        inside = _along((place >= 0) & (place < length), x, axis) > 0
+        return torch.where(inside, x.index_select(axis, place.clamp(0, length - 1)), 0)
     if mode == "constant":
         return x.index_select(axis, place.clamp(0, length - 1))
     if mode == "periodic":

@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 
 from wavecomp.modules import Arguments, Module, built_with
 from wavecomp.records import check_count, without_waiting
-from wavecomp.wavelets.taps import FilterTaps, Wavelet
-from wavecomp.wavelets.transform import dwt, idwt
+from wavecomp.wavelets.taps import NEARLY, FilterTaps, Wavelet
+from wavecomp.wavelets.transform import dwt, idwt, wide
 
 
 class FilterBank(Module):
@@ -21,7 +21,8 @@ class FilterBank(Module):
 
     Attributes:
         linear: whether the bank is a matrix; a bank that is not runs step by step.
-        exact: ``False`` only for filters that are free of the reconstruction constraint and held to it by a loss.
+        exact: ``False`` for filters that are free of the reconstruction constraint and held to it by a loss, and for
+            wavelets whose taps are cut off, as those of pywt's dmey are.
         branches: how many there are; output q of a branch stands for the samples ``branches * q`` and those after it.
         heads: groups of neighbouring channels, each with filters of its own.
         dim: the channels that a bank must be given, ``None`` for any.
@@ -67,6 +68,9 @@ class WaveletFilterBank(FilterBank):
     Args:
         wavelet: a pywt name, a ``pywt.Wavelet`` or :class:`FilterTaps`.
 
+    Raises:
+        ValueError: an unknown wavelet, or taps whose synthesis is not the inverse of their analysis.
+
     Example:
         >>> bank = WaveletFilterBank("db2")
         >>> low, high = bank.analysis(torch.randn(1, 7, 3))
@@ -77,6 +81,12 @@ class WaveletFilterBank(FilterBank):
     def __init__(self, wavelet: Wavelet) -> None:
         super().__init__()
         self.taps = FilterTaps.of(wavelet)
+        if self.taps.error > NEARLY:
+            raise ValueError(
+                f"wavelet={wavelet!r}: what synthesis makes of analysis is off by {self.taps.error:.2g}; allowed: "
+                f"filters that are inverse to {NEARLY}"
+            )
+        self.exact = self.taps.error < 1e-6
         self.reach = len(self.taps) // 2 - 1
 
     def extra_repr(self) -> str:
@@ -174,8 +184,8 @@ def widened(x: Tensor, own: Tensor | None = None) -> Tensor:
         TypeError: a signal that is not in floating point.
     """
     check_signal(x)
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return x.to(dtype if own is None else torch.promote_types(dtype, own.dtype))
+    x = wide(x)
+    return x if own is None else x.to(torch.promote_types(x.dtype, own.dtype))
 
 
 def zero_behind(x: Tensor, lengths: Tensor | None) -> Tensor:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,8 @@ Backend = Literal["auto", "matrix", "banded", "cascade", "triton"]
 BACKENDS = ("auto", "matrix", "banded", "cascade", "triton")
 # from here on the banded product does less work than one matrix per chunk, measured on two cores
 LONG = 512
+# matrices that a transform keeps: of analysis and synthesis, training and inference, for a few lengths
+MOST_KEPT = 16
 
 
 class DWT1d(ChunkTransform):
@@ -37,8 +38,9 @@ class DWT1d(ChunkTransform):
     - ``"triton"``: all levels in one kernel on a GPU, for analysis; the inverse is the matrix.
     - ``"cascade"``: the bank itself, level after level: the truth of the others, and all that a non-linear bank has.
 
-    ``"auto"`` takes the cascade for non-linear banks, the band from chunks of 512 samples on and the matrix below.
-    In every form a chunk shorter than the others, one per row, goes through the cascade at its own length.
+    ``"auto"`` takes the cascade for non-linear banks, of others the matrix for chunks of less than 512 samples; from
+    there on the band, or the cascade where there is none: with several heads, and for packets. In every form a chunk
+    shorter than the others, one per row, goes through the cascade at its own length.
 
     Args:
         filter_bank: a pywt name, a ``pywt.Wavelet``, :class:`FilterTaps` or a :class:`FilterBank` for all levels, or
@@ -68,8 +70,8 @@ class DWT1d(ChunkTransform):
     ) -> None:
         super().__init__()
         check_count("level", level)
-        banks = list(filter_bank) if isinstance(filter_bank, (list, tuple)) else [filter_bank]
-        if isinstance(filter_bank, (list, tuple)) and len(banks) != level:
+        banks = list(filter_bank) if isinstance(filter_bank, (list, tuple, nn.ModuleList)) else [filter_bank]
+        if isinstance(filter_bank, (list, tuple, nn.ModuleList)) and len(banks) != level:
             raise ValueError(f"filter_bank lists {len(banks)} banks for level={level}; give one, or one per level")
         self.filter_banks = nn.ModuleList(b if isinstance(b, FilterBank) else WaveletFilterBank(b) for b in banks)
         per_level: list[FilterBank] = list(self.filter_banks) * (level if len(banks) == 1 else 1)  # type: ignore[assignment]
@@ -221,12 +223,24 @@ class DWT1d(ChunkTransform):
         return y.view(*x.shape[:-2], *y.shape[1:])
 
     def analysis_matrix(self, chunk_length: int, like: Tensor) -> Tensor:
-        """``(chunk_length, chunk_length)``, coarse rows first, in the dtype of ``like``, for each of several heads."""
+        """``(chunk_length, chunk_length)``, coarse rows first, in the dtype of ``like``, for each of several heads.
+
+        Of a :class:`BestBasis1d` ``(level * chunk_length, chunk_length)``: the packets of all levels, deepest first.
+        """
+        return self._analysis_matrix(chunk_length, like).clone()
+
+    def synthesis_matrix(self, chunk_length: int, like: Tensor, to_level: int = 0) -> Tensor:
+        """The inverse of :meth:`analysis_matrix`, or of its coarse corner from ``to_level`` up.
+
+        Of a :class:`BestBasis1d` the inverses of its levels side by side.
+        """
+        return self._synthesis_matrix(chunk_length, like, to_level).clone()
+
+    def _analysis_matrix(self, chunk_length: int, like: Tensor) -> Tensor:
         build = lambda: self._cascade.matrix(chunk_length, like).to(like.dtype)  # noqa: E731
         return self._kept(("analysis", chunk_length), like, build)
 
-    def synthesis_matrix(self, chunk_length: int, like: Tensor, to_level: int = 0) -> Tensor:
-        """The inverse of :meth:`analysis_matrix`, or of its coarse corner from ``to_level`` up."""
+    def _synthesis_matrix(self, chunk_length: int, like: Tensor, to_level: int = 0) -> Tensor:
         build = lambda: self._cascade.inverse_matrix(chunk_length, like, to_level).to(like.dtype)  # noqa: E731
         return self._kept(("synthesis", chunk_length, to_level), like, build)
 
@@ -304,7 +318,7 @@ class DWT1d(ChunkTransform):
     def _analysed(self, x: Tensor, form: str) -> Tensor:
         length = x.shape[-2]
         if form == "matrix":
-            return self._product(self.analysis_matrix(length, x), x)
+            return self._product(self._analysis_matrix(length, x), x)
         if form == "banded":
             return banded.analysis(x.reshape(-1, *x.shape[-2:]), self._cascade).view_as(x)
         banks = self._cascade.banks
@@ -320,7 +334,7 @@ class DWT1d(ChunkTransform):
         if form == "banded":
             rows = values.reshape(-1, *values.shape[-2:])
             return banded.synthesis(rows, self._cascade, length, to_level).view_as(values)
-        return self._product(self.synthesis_matrix(length, values, to_level), values)
+        return self._product(self._synthesis_matrix(length, values, to_level), values)
 
     def _levels_synthesised(self, values: Tensor, form: str, length: int) -> Tensor:
         counts = self._node_counts(length)
@@ -333,25 +347,32 @@ class DWT1d(ChunkTransform):
         return torch.cat([self._product(m[..., :count], x) for m, count, x in zip(rows, counts, read)], dim=-2)
 
     def _product(self, matrix: Tensor, x: Tensor) -> Tensor:
-        if self.heads == 1:
-            return matrix @ x
-        grouped = x.unflatten(-1, (self.heads, -1)).movedim(-2, -3)
-        return (matrix @ grouped).movedim(-3, -2).flatten(-2)
+        with no_autocast(x):  # the other forms do not round either, and what is rounded is not quite inverted
+            if self.heads == 1:
+                return matrix @ x
+            grouped = x.unflatten(-1, (self.heads, -1)).movedim(-2, -3)
+            return (matrix @ grouped).movedim(-3, -2).flatten(-2)
 
     def _kept(self, key: tuple[object, ...], like: Tensor, build: Callable[[], Tensor]) -> Tensor:
-        """A matrix made once of filters that are fixed; of others anew each time, since nothing tells when they change.
+        """A matrix made once of wavelets; of other banks anew each time, since nothing tells when they change.
 
         A write to ``parameter.data``, as averages of weights are put in place, moves no counter of versions.
         """
         # in bf16 the filters' own products would make a matrix that is not quite inverted
         with no_autocast(like):
-            fixed = next(itertools.chain(self.filter_banks.parameters(), self.filter_banks.buffers()), None) is None
-            if not numbers_are_real() or not fixed:
+            banks: list[Any] = list(self.filter_banks)
+            if not numbers_are_real() or any(type(bank) is not WaveletFilterBank for bank in banks):
                 return build()
-            key = (*key, like.dtype, like.device, torch.is_inference_mode_enabled())
+            taps = tuple(bank.taps for bank in banks)
+            key = (*key, taps, like.dtype, like.device, torch.is_inference_mode_enabled())
             if key not in self._matrices:
+                while len(self._matrices) >= MOST_KEPT:  # the oldest go, where many lengths come
+                    del self._matrices[next(iter(self._matrices))]
                 self._matrices[key] = build()
             return self._matrices[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_matrices": {}}  # they are made again
 
     def form(self, x: Tensor, lengths: Tensor | None = None, ragged: bool = False) -> str:
         """Which ``backend`` would take chunks like these, or their coefficients; arguments as of :meth:`forward`."""
@@ -359,7 +380,9 @@ class DWT1d(ChunkTransform):
         if self.backend == "auto":
             if not self.linear or ragged:
                 return "cascade"
-            return "banded" if x.shape[-2] >= LONG and self._slides and self.heads == 1 else "matrix"
+            if x.shape[-2] < LONG:
+                return "matrix"
+            return "banded" if self._slides and self.heads == 1 else "cascade"
         if self.backend == "triton" and not kernels.available(x):
             raise ValueError(f"backend='triton' cannot run on {x.device}; allowed: CUDA, with triton installed")
         if ragged and self.backend != "cascade":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.bands import BandLayout, Bands
 from wavecomp.compiling import constant_numbers
-from wavecomp.records import check_count, check_lengths
+from wavecomp.records import check_count, check_lengths, check_type
 from wavecomp.wavelets.chunk_transform import ChunkTransform
 from wavecomp.wavelets.filter_bank import FilterBank, WaveletFilterBank, as_built, zero_behind
 from wavecomp.wavelets.taps import Wavelet
@@ -55,14 +57,26 @@ class DWT2d(ChunkTransform):
             if bank.branches != 2:
                 raise ValueError(f"{name}={bank} has {bank.branches} branches; allowed: 2")
         self.level = level
-        leaves = dwt_leaves([2] * level)
-        self._tokens, self._channels = Cascade([tokens] * level, leaves), Cascade([channels] * level, leaves)
-        self._initial = Cascade([as_built(tokens)] * level, leaves)
+        if channels.heads > 1:
+            raise ValueError(f"channel_bank={channels} has heads={channels.heads}; allowed: 1")
+        self._initial = Cascade([as_built(tokens)] * level, dwt_leaves([2] * level))
         details = [f"{name}{step}" for step in range(level, 0, -1) for name in ("cV", "cHD")]
         self._names = (f"cA{level}", *details)
 
     def extra_repr(self) -> str:
         return f"level={self.level}"
+
+    @property
+    def _tokens(self) -> Cascade:
+        return self._of_bank(0)
+
+    @property
+    def _channels(self) -> Cascade:
+        return self._of_bank(1)
+
+    def _of_bank(self, axis: int) -> Cascade:
+        bank: Any = self.filter_banks[axis]
+        return Cascade([bank] * self.level, dwt_leaves([2] * self.level))
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, *, ragged: bool = False) -> Bands:
         if lengths is not None:
@@ -96,6 +110,7 @@ class DWT2d(ChunkTransform):
         Raises:
             ValueError: bands of another transform.
         """
+        check_type("bands", bands, Bands)
         if bands.layout.names != self._names:
             raise ValueError(f"DWT2d: bands are {', '.join(bands.layout.names)}; allowed: {', '.join(self._names)}")
         shape, dim, length = bands.lengths.shape, bands.values.shape[-1], bands.layout.length

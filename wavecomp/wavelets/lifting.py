@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavecomp.compiling import no_autocast
+from wavecomp.records import check_count
 from wavecomp.wavelets.filter_bank import FilterBank, check_heads, interleave, widened, zero_behind
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 
@@ -201,8 +202,7 @@ class NeuralLiftingFilterBank(LiftingFilterBank):
         super().__init__(init)
         hidden = max(dim // 4, 4) if hidden is None else hidden
         for name, value in (("dim", dim), ("hidden", hidden)):
-            if value < 1:
-                raise ValueError(f"{name}={value} is too small; allowed: 1 and above")
+            check_count(name, value)
         self.dim = dim
         widths = [len(step.taps) for step in self.scheme.steps]
         self.look = nn.ModuleList(nn.Linear(width * dim, hidden, bias=False) for width in widths)

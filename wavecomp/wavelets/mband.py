@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wavecomp.compiling import no_autocast
+from wavecomp.records import check_count
 from wavecomp.wavelets.filter_bank import FilterBank, check_heads, widened, zero_behind
 
 
@@ -40,10 +41,8 @@ class MBandFilterBank(FilterBank):
 
     def __init__(self, branches: int = 3, *, order: int = 1, heads: int = 1) -> None:
         super().__init__()
-        if branches < 2:
-            raise ValueError(f"branches={branches} is too small; allowed: 2 and above")
-        if order < 0:
-            raise ValueError(f"order={order} is negative; allowed: 0 and above")
+        check_count("branches", branches, least=2)
+        check_count("order", order, least=0)
         self.branches, self.order, self.heads = branches, order, check_heads(heads)
         # delays wrap where the whole groups end, up to branches - 1 samples before a row does
         self.reach = order * branches + branches - 1

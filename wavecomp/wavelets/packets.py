@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from wavecomp.records import Record, check_shape, record
+from wavecomp.records import Record, check_count, check_shape, record
 from wavecomp.wavelets.extension import check_mode
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 from wavecomp.wavelets.transform import check_data, dwt, idwt
@@ -200,8 +200,7 @@ def wavelet_packet(
     taps = FilterTaps.of(wavelet)
     check_mode(mode)
     check_data(data, axis)
-    if level < 0:
-        raise ValueError(f"level={level} is negative; allowed: 0 and above")
+    check_count("level", level, least=0)
     nodes = {"": data}
     paths = [""]
     for _ in range(level):

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from wavecomp.records import check_count
 from wavecomp.wavelets.extension import extend
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
-from wavecomp.wavelets.transform import check_data, total
+from wavecomp.wavelets.transform import check_data, total, wide
 
 
 def swt(data: Tensor, wavelet: Wavelet, *, level: int, axis: int = -1) -> list[Tensor]:
@@ -128,11 +129,11 @@ def _filtered(samples: Tensor, taps: tuple[float, ...], spread: int, axis: int) 
     """Convolution with taps that stand ``spread`` samples apart, where all of them meet a sample."""
     reach = spread * (len(taps) - 1)
     count = samples.shape[axis] - reach
-    return total(tap * samples.narrow(axis, reach - spread * j, count) for j, tap in enumerate(taps))
+    found = total(tap * wide(samples.narrow(axis, reach - spread * j, count)) for j, tap in enumerate(taps))
+    return found.to(samples.dtype)
 
 
 def _check_level(name: str, length: int, level: int, *, divisible: bool) -> None:
-    if level < 0:
-        raise ValueError(f"level={level} is negative; allowed: 0 and above")
+    check_count("level", level, least=0)
     if divisible and length % 2**level:
         raise ValueError(f"{name}: length {length} with level={level}; allowed: lengths divisible by {2**level}")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from wavecomp.records import check_count
 from wavecomp.wavelets.extension import check_mode, extend
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 
@@ -53,10 +54,11 @@ def dwt(data: Tensor, wavelet: Wavelet, *, mode: str = "symmetric", axis: int = 
     start = len(taps) // 2 if mode == "periodization" else 1
     # tap j meets the sample at 2 o + start - j: those from start - last to 2 (count - 1) + start are needed
     counted = length + length % 2 if mode == "periodization" else length
-    samples = extend(data, last - start, max(2 * count - 1 + start - counted, 0), mode=mode, axis=axis)
+    samples = extend(wide(data), last - start, max(2 * count - 1 + start - counted, 0), mode=mode, axis=axis)
 
     def filtered(dec: tuple[float, ...]) -> Tensor:
-        return total(tap * _every_second(samples, axis, last - j, count) for j, tap in enumerate(dec))
+        found = total(tap * _every_second(samples, axis, last - j, count) for j, tap in enumerate(dec))
+        return found.to(data.dtype)
 
     return filtered(taps.dec_lo), filtered(taps.dec_hi)
 
@@ -116,13 +118,13 @@ def idwt(
         terms = []
         for c, rec in ((cA, taps.rec_lo), (cD, taps.rec_hi)):
             if c is not None:
-                wrapped = c.index_select(axis, place.clamp(0, count - 1))
+                wrapped = wide(c).index_select(axis, place.clamp(0, count - 1))
                 for i in steps:
                     if 0 <= (k := 2 * i + p + shift) < len(rec):
                         terms.append(rec[k] * wrapped.narrow(axis, max(steps) - i, whole // 2))
         return total(terms)
 
-    pairs = torch.stack([phase(0), phase(1)], dim=axis + 1).flatten(axis, axis + 1)
+    pairs = torch.stack([phase(0), phase(1)], dim=axis + 1).flatten(axis, axis + 1).to(given[0].dtype)
     return pairs if length is None else pairs.narrow(axis, 0, length)
 
 
@@ -151,8 +153,7 @@ def wavedec(
     most = dwt_max_level(data.shape[axis], taps)
     if level is None:
         level = most
-    if level < 0:
-        raise ValueError(f"level={level} is negative; allowed: 0 and above")
+    check_count("level", level, least=0)
     if level > most:
         warnings.warn(
             f"level={level} is above the {most} that this length and filter allow without boundary effects",
@@ -272,6 +273,11 @@ def check_data(data: Tensor, axis: int) -> int:
 def _every_second(samples: Tensor, axis: int, start: int, count: int) -> Tensor:
     window = (slice(None),) * axis + (slice(start, start + 2 * count - 1, 2),)
     return samples[window]
+
+
+def wide(data: Tensor) -> Tensor:
+    """Data in single precision at least: a sum of products in half precision would be rounded at every tap."""
+    return data.to(torch.promote_types(data.dtype, torch.float32))
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from wavecomp.records import check_count
 from wavecomp.wavelets.extension import check_mode
 from wavecomp.wavelets.taps import FilterTaps, Wavelet
 from wavecomp.wavelets.transform import check_data, dwt, dwt_max_level, idwt, level_lengths
@@ -55,8 +56,7 @@ def wavedec2(
     most = min(dwt_max_level(data.shape[axis], taps) for axis in (first, second))
     if level is None:
         level = most
-    if level < 0:
-        raise ValueError(f"level={level} is negative; allowed: 0 and above")
+    check_count("level", level, least=0)
     if level > most:
         warnings.warn(
             f"level={level} is above the {most} that these lengths and filter allow without boundary effects",
