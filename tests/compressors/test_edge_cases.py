@@ -107,3 +107,33 @@ def test_gradients_reach_filters_thresholds_and_gates(make):
     for name, parameter in found.items():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.any(), name
+
+
+def test_empty_places_of_a_pruner_may_name_any_coefficient():
+    class Chosen(wc.Pruner):
+        def __init__(self, named):
+            super().__init__()
+            self.named = named
+
+        def capacity(self, layout):
+            return 8
+
+        def forward(self, bands):
+            index = torch.tensor([0, 1, 2, 3, 15] + [self.named] * 3).expand(*bands.lengths.shape, 8)
+            return wc.compressors.Kept(index=index, mask=(torch.arange(8) < 5).expand_as(index))
+
+    chunks = wc.Codes.from_tokens(torch.randn(1, 16, DIM)).cut(16)
+    compressor = zoo.perturb(zoo.wavelet_compressor(transform=wc.DWT1d("haar", level=2)))
+    compressor.pruner = Chosen(14)
+    expected = compressor(chunks).values
+    compressor.pruner = Chosen(15)  # which is kept
+    torch.testing.assert_close(compressor(chunks).values, expected, rtol=0, atol=0)
+
+
+def test_another_seed_measures_otherwise():
+    compressor = wc.RandomMeasurementCompressor(count=4)
+    chunks = wc.Codes.from_tokens(torch.randn(1, 16, DIM)).cut(16)
+    compressor(chunks)
+    compressor.seed = 9
+    other = wc.RandomMeasurementCompressor(count=4, seed=9)
+    torch.testing.assert_close(compressor(chunks).values, other(chunks).values, rtol=0, atol=0)

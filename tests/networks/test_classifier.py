@@ -6,6 +6,7 @@ import zoo
 from torch import nn
 
 import wavecomp as wc
+from wavecomp.networks.classifier import passage_weights
 
 
 def classifier(compressor, classes=5):
@@ -66,6 +67,45 @@ def test_a_passage_counts_by_its_length_not_by_its_codes():
     uneven = model.classify(codes.replace(support=support, mask=mask))
     x = codes.values[0]
     torch.testing.assert_close(uneven[0], (8 * x[0] + x[1] + x[2]) / 10)
+
+
+@each_compressor
+def test_a_busy_passage_counts_as_much_as_a_flat_one(make):
+    """Whatever was kept of it; and a short one by its length, up to what its codes cover."""
+    network = wc.ChunkNetwork(chunk_length=zoo.CHUNK, compressor=make()).eval()
+    flat, busy = torch.ones(1, 2 * zoo.CHUNK, zoo.DIM), torch.randn(1, 2 * zoo.CHUNK + 8, zoo.DIM)
+    codes = network(wc.Codes.from_tokens(torch.cat([flat, busy], dim=1)))
+    weight = passage_weights(codes)
+    assert not weight[~codes.mask].any()
+    least, most = codes.position - codes.support / 2, codes.position + codes.support / 2
+    for chunk in codes.chunk[codes.mask].unique().tolist():
+        here = codes.mask & (codes.chunk == chunk)
+        torch.testing.assert_close(weight[here].sum(), most[here].max() - least[here].min())
+        shares, supports = weight[here] / weight[here].sum(), codes.support[here] / codes.support[here].sum()
+        torch.testing.assert_close(shares, supports.to(shares.dtype))
+        if make is zoo.COMPRESSORS[wc.DCTCompressor]:
+            assert weight[here].sum() == (zoo.CHUNK if chunk < 4 else 8)
+
+
+@pytest.mark.parametrize("pruner", [wc.GlobalTopK, wc.Shrinkage, wc.TopK])
+def test_details_take_no_weight_from_a_passage_without(pruner):
+    network = wc.ChunkNetwork(chunk_length=zoo.CHUNK, compressor=zoo.wavelet_compressor(zoo.PRUNERS[pruner]())).eval()
+    halves = [torch.ones(1, 2 * zoo.CHUNK, zoo.DIM), torch.randn(1, 2 * zoo.CHUNK, zoo.DIM)]
+    codes = network(wc.Codes.from_tokens(torch.cat(halves, dim=1)))
+    weight = passage_weights(codes)
+    flat, busy = (weight[codes.mask & (codes.chunk // 2 == half)].sum() for half in (0, 1))
+    assert float(flat) == pytest.approx(2 * zoo.CHUNK) == float(busy)
+    counts = [int((codes.mask & (codes.chunk // 2 == half)).sum()) for half in (0, 1)]
+    assert pruner is wc.TopK or counts[1] > 2 * counts[0]
+
+
+def test_stages_that_lie_side_by_side_weigh_what_they_cover():
+    stages = [wc.ChunkNetwork(chunk_length=length, compressor=wc.MeanPoolCompressor(count=4)) for length in (16, 8)]
+    body = wc.ChunkReduce(chunk_networks=stages, reduce_network=nn.Identity())
+    codes = body(wc.Codes.from_tokens(torch.randn(2, 70, zoo.DIM), torch.tensor([70, 33])))
+    expected = torch.where(codes.mask, codes.support, 0).double()
+    torch.testing.assert_close(passage_weights(codes), expected)
+    torch.testing.assert_close(expected.sum(-1), torch.tensor([70.0 + 70, 33 + 33]).double())
 
 
 def test_a_row_without_codes_has_what_the_head_gives_of_nothing():

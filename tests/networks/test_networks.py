@@ -191,6 +191,7 @@ def test_saved_codes_stand_in_for_the_past():
         (lambda: wc.LocalDecoder(dim=8, heads=2, layers=1, window=0), "window=0 is too small"),
         (lambda: wc.LocalDecoder(dim=8, heads=2, layers=1, window=4, base=1.0), "base=1.0 is out of range"),
         (lambda: wc.ReduceNetwork(dim=8, heads=2, layers=1, base=0.5), "base=0.5 is out of range"),
+        (lambda: wc.ReduceNetwork(dim=8, heads=2, layers=1, base=float("nan")), "base=nan is out of range"),
         (lambda: wc.LocalDecoder(dim=8, heads=2, layers=2, window=4, memory_layers=[2]), r"memory_layers=\[2\]"),
         (lambda: zoo.language_model()(torch.zeros(3, dtype=torch.int64)), r"tokens has shape \(3,\)"),
         (
@@ -270,6 +271,59 @@ def test_a_model_refuses_what_is_not_causal():
             decoder=nn.Identity(),
             head=nn.Identity(),
         )
+
+
+def test_a_model_refuses_what_is_put_there_later_and_not_causal():
+    model, tokens = zoo.language_model(), torch.randint(256, (1, 40))
+    model(tokens)
+    model.body.reduce_network = wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1, window=None, causal=False)
+    for call in (model, model.encode):
+        with pytest.raises(ValueError, match="body holds a ReduceNetwork, which is not causal"):
+            call(tokens)
+
+
+def test_a_class_that_says_that_it_is_causal_asks_its_parts_all_the_same():
+    class Wrapped(wc.Compressor):
+        causal = True
+
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def capacity(self, chunk_length):
+            return self.inner.capacity(chunk_length)
+
+        def forward(self, chunks):
+            return self.inner(chunks)
+
+    class Looks(Wrapped):
+        causal = False
+
+    assert Wrapped(zoo.wavelet_compressor()).causal and zoo.language_model(Wrapped(zoo.wavelet_compressor()))
+    assert not Looks(zoo.wavelet_compressor()).causal
+    with pytest.raises(ValueError, match="holds a GlobalTopK, which is not causal"):
+        zoo.language_model(Wrapped(zoo.wavelet_compressor(wc.GlobalTopK(target_ratio=4))))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.SyncBatchNorm])
+def test_an_encoder_in_which_rows_read_one_another_is_refused(norm):
+    module = nn.Sequential(nn.Conv1d(8, 8, 3, padding=1), norm(8), nn.GELU())
+    message = f"holds a {norm.__name__}, which reads all rows .*; allowed: RMSNorm, LayerNorm, GroupNorm"
+    with pytest.raises(ValueError, match="module " + message):
+        wc.SequenceAdapter(module, channels_first=True)
+    with pytest.raises(ValueError, match="encoder " + message):
+        wc.ChunkNetwork(chunk_length=8, encoder=module, compressor=wc.MeanPoolCompressor(count=2))
+    with pytest.raises(ValueError, match="network " + message):
+        wc.ReduceAdapter(network=module, causal=True)
+    wc.SequenceAdapter(nn.Sequential(module[0], nn.GroupNorm(2, 8), module[2]), channels_first=True)
+
+
+def test_codes_of_other_rows_are_refused():
+    model = zoo.language_model()
+    tokens = torch.randint(256, (2, 48))
+    for rows in (1, 3):
+        with pytest.raises(ValueError, match=f"codes are of {rows} rows, tokens of 2; allowed: as many"):
+            model(tokens, codes=model.context(tokens[:1].expand(rows, -1)))
 
 
 def test_marks_of_places_begin_quieter_than_tokens():

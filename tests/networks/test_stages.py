@@ -210,6 +210,10 @@ def test_a_step_makes_the_statistics_of_what_it_read():
             "a step brings 20 slots, input_pooling has chunk_length=16",
         ),
         (lambda: tokens(8).replaced_after(0), "span=0"),
+        (
+            lambda: above(Halves(capacity=3))(tokens(8)),
+            r"chunk_networks\[0\] Halves returned 4 slots, expected 6: capacity=3",
+        ),
         (lambda: wc.Codes.merge([tokens(4), tokens(4)]).replaced_after(2), "codes of pace"),
     ],
 )
@@ -227,6 +231,40 @@ def model(lengths, **settings):
             head=nn.Linear(zoo.DIM, 256),
         )
     ).double()
+
+
+class Halves(nn.Module):
+    """A Chunk-Network of one's own that keeps every other code, and says no more than it has to."""
+
+    causal, chunk_length = True, 4
+
+    def __init__(self, capacity=2):
+        super().__init__()
+        self.capacity = capacity
+
+    def forward(self, codes):
+        fields = {name: getattr(codes, name)[:, 1::2] for name in ("values", *wc.Codes.per_slot)}
+        fields["end"] = codes.cut(4).end.repeat_interleave(2, dim=1)
+        return wc.Codes(**fields, tokens=codes.tokens)
+
+
+def above(*chunk_networks, keep="all"):
+    return wc.ChunkReduce(
+        chunk_networks=chunk_networks,
+        reduce_network=wc.ReduceNetwork(dim=zoo.DIM, heads=2, layers=1, window=6),
+        keep=keep,
+    )
+
+
+@pytest.mark.parametrize("keep", ["all", "last"])
+def test_a_chunk_network_that_says_nothing_of_its_pace_goes_on_with_that_of_its_chunks(keep):
+    pool = wc.ChunkNetwork(chunk_length=8, compressor=wc.MeanPoolCompressor(count=2))
+    language_model = zoo.language_model().double().eval()
+    language_model.body = above(Halves(), pool, keep=keep).double()
+    language_model.decoder = wc.LocalDecoder(dim=zoo.DIM, heads=2, layers=2, window=8, period=4).double()
+    zoo.perturb(language_model, std=0.3)
+    out = language_model.generate(torch.randint(256, (2, 13)), max_new_tokens=40, temperature=0)
+    assert torch.equal(out[:, 13:], language_model(out).argmax(-1)[:, 13:])
 
 
 @pytest.mark.parametrize("overlap, banks", [(0, "one"), (0, "several"), (20, "one")])

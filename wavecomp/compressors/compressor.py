@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,12 @@ class Compressor(Module):
     """
 
     _causal = True
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if isinstance(vars(cls).get("causal"), bool):  # said of the class: it still asks its parts
+            cls._causal = vars(cls)["causal"]
+            del cls.causal
 
     @property
     def causal(self) -> bool:

@@ -73,8 +73,8 @@ class DetailChannel(Module):
         super().__init__()
         check_count("dim", dim)
         check_count("level", level)
-        if width is not None and width < 0:
-            raise ValueError(f"width={width} is negative; allowed: 0 and above")
+        if width is not None:
+            check_count("width", width, least=0)
         if not 0 <= scale < math.inf:
             raise ValueError(f"scale={scale} is out of range; allowed: 0 and above, finite")
         weights = [1.0] * level if weights is None else list(weights)

@@ -20,7 +20,8 @@ class Kept(Record):
     """What a pruner decided.
 
     Args:
-        index: ``(batch, chunks, capacity)``, coefficients that stay, in ascending order: coarse to fine.
+        index: ``(batch, chunks, capacity)``, coefficients that stay, in ascending order: coarse to fine. Empty places
+            may name any.
         mask: ``(batch, chunks, capacity)``, which places hold one.
         weight: how loud each is, of the same shape, from 0 to 1 of what it was, or ``None`` for as it came. A detail
             channel hands on the rest.

@@ -59,7 +59,7 @@ class RandomMeasurementCompressor(CountedCompressor):
         self.seed = seed
         self.recovery = recovery
         # no buffers: a module that went through half precision and back would measure something else
-        self._matrices: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
+        self._matrices: dict[tuple[int, int, int, torch.dtype, torch.device], Tensor] = {}
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, seed={self.seed}"
@@ -69,7 +69,7 @@ class RandomMeasurementCompressor(CountedCompressor):
         self.capacity(chunk_length)
         if not numbers_are_real():
             return self._measurements(chunk_length).to(like)
-        key = (chunk_length, like.dtype, like.device)
+        key = (chunk_length, self.count, self.seed, like.dtype, like.device)
         if key not in self._matrices:
             with torch.inference_mode(False):
                 self._matrices[key] = self._measurements(chunk_length).to(like)

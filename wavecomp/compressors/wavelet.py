@@ -112,7 +112,7 @@ class WaveletCompressor(Compressor):
         if self.detail_channel is None:
             return values
         # what a weight takes from a code is handed on as if it had been pruned
-        own = torch.zeros_like(bands.values[..., 0]).scatter(-1, kept.index, weight)
+        own = torch.zeros_like(bands.values[..., 0]).scatter_add(-1, kept.index, weight)
         handed = self.detail_channel.messages if self.transform.dyadic else self.detail_channel.messages_of_packets
         messages = gather_rows(handed(bands, own), kept.index)
         if kept.weight is not None:

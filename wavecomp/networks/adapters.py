@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wavecomp.codes import Codes
 from wavecomp.modules import Module
-from wavecomp.networks.chunk import check_batch_first, check_returned, uncompiled
+from wavecomp.networks.chunk import check_returned, check_rows_apart, uncompiled
 
 
 class SequenceAdapter(Module):
@@ -36,7 +36,8 @@ class SequenceAdapter(Module):
     nothing: name them in a recipe, or wrap one that you build yourself in a :class:`wavecomp.Module`.
 
     Raises:
-        ValueError: an output of another shape, naming both; a module of PyTorch that is not ``batch_first``.
+        ValueError: an output of another shape, naming both; a module of PyTorch that is not ``batch_first``, or a
+            batch normalisation: rows would read one another.
 
     Example:
         >>> SequenceAdapter(torch.nn.GRU(8, 8, batch_first=True))(torch.randn(3, 16, 8)).shape
@@ -59,7 +60,7 @@ class SequenceAdapter(Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "module":
-            check_batch_first(name, value)
+            check_rows_apart(name, value)
         super().__setattr__(name, value)
 
     def extra_repr(self) -> str:
@@ -118,7 +119,7 @@ class ReduceAdapter(Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "network":
-            check_batch_first(name, value)
+            check_rows_apart(name, value)
         super().__setattr__(name, value)
 
     def extra_repr(self) -> str:

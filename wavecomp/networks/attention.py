@@ -5,6 +5,7 @@ Notation used for tensor shapes: ``(batch, heads, length, head_dim)`` for querie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -332,8 +333,8 @@ def check_heads(dim: int, heads: int) -> int:
 
 def check_base(base: float) -> float:
     """Raise ``ValueError`` unless the periods of angles grow with it."""
-    if base <= 1:
-        raise ValueError(f"base={base} is out of range; allowed: above 1")
+    if not 1 < base < math.inf:
+        raise ValueError(f"base={base} is out of range; allowed: above 1, finite")
     return base
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from wavecomp.codes import Codes
 from wavecomp.files import Pretrained
 from wavecomp.modules import Module
-from wavecomp.networks.chunk import check_batch_first, check_chunk_length, read_chunks, takes_lengths
+from wavecomp.networks.chunk import check_chunk_length, check_rows_apart, read_chunks, takes_lengths
 from wavecomp.networks.chunk_reduce import ChunkReduce
 from wavecomp.networks.embedding import embed_tokens
 
@@ -56,7 +56,7 @@ class ChunkDecoder(Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "network":
-            check_batch_first(name, value)
+            check_rows_apart(name, value)
         super().__setattr__(name, value)
         if name == "network":
             self.network_takes_lengths = takes_lengths(value)

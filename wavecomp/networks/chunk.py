@@ -28,8 +28,8 @@ class ChunkNetwork(Module):
 
     Raises:
         TypeError: no compressor.
-        ValueError: a compressor that cannot work on chunks of this length, or an encoder of PyTorch that is not
-            ``batch_first``.
+        ValueError: a compressor that cannot work on chunks of this length, or an encoder in which rows read one
+            another: one of PyTorch that is not ``batch_first``, or a batch normalisation.
 
     Example:
         >>> compressor = wc.WaveletCompressor(transform=wc.DWT1d("haar", level=2), pruner=wc.KeepLowpass(4))
@@ -54,7 +54,7 @@ class ChunkNetwork(Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "encoder" and value is not None:
-            check_batch_first(name, value)
+            check_rows_apart(name, value)
         super().__setattr__(name, value)
         if name == "encoder":  # asked when it comes, for a compiler cannot ask
             self.encoder_takes_lengths = value is not None and takes_lengths(value)
@@ -151,15 +151,25 @@ def check_codes(name: str, module: nn.Module, out: Any) -> Codes:
     return out
 
 
-def check_batch_first(name: str, module: nn.Module) -> None:
-    """Raise ``ValueError`` for a module of PyTorch that takes its first axis for time, as they do unless told.
+def check_rows_apart(name: str, module: nn.Module) -> None:
+    """Raise ``ValueError`` for a module in which rows read one another, though all shapes fit.
 
-    Shapes would fit all the same, and every row would read the others. What stands beside a class of one's own may get
-    its axes turned by it, and passes.
+    That is a batch normalisation anywhere in it, and a module of PyTorch that takes its first axis for time, as they do
+    unless told. What stands beside a class of one's own may get its axes turned by it, and passes.
 
     Args:
         name: of the argument that the module came as.
     """
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            raise ValueError(
+                f"{name} holds a {type(part).__name__}, which reads all rows and chunks in training, also those that "
+                "come later; allowed: RMSNorm, LayerNorm, GroupNorm"
+            )
+    _check_batch_first(name, module)
+
+
+def _check_batch_first(name: str, module: nn.Module) -> None:
     found = uncompiled(module)
     parts: list[nn.Module] = []
     if isinstance(found, (nn.Sequential, nn.TransformerEncoder)):
@@ -173,7 +183,7 @@ def check_batch_first(name: str, module: nn.Module) -> None:
             "allowed: batch_first=True, or a class that turns the axes"
         )
     for part in parts:
-        check_batch_first(name, part)
+        _check_batch_first(name, part)
 
 
 def _forward_of_torch(module: nn.Module) -> bool:

@@ -12,7 +12,8 @@ from wavecomp.codes import Codes
 from wavecomp.compressors import RatioController
 from wavecomp.modules import Module
 from wavecomp.networks.chunk import check_codes
-from wavecomp.records import check_type
+from wavecomp.pace import Pace
+from wavecomp.records import check_count, check_type
 
 
 class ChunkReduceState(NamedTuple):
@@ -76,8 +77,7 @@ class ChunkReduce(Module):
             raise ValueError("chunk_networks=[] is empty; give at least one")
         if keep not in ("all", "last"):
             raise ValueError(f"keep={keep!r} is unknown; allowed: 'all' or 'last'")
-        if overlap < 0:
-            raise ValueError(f"overlap={overlap} is negative; allowed: 0 and above")
+        check_count("overlap", overlap, least=0)
         self.chunk_networks = nn.ModuleList(chunk_networks)
         self.reduce_network = reduce_network
         self.keep = keep
@@ -123,7 +123,7 @@ class ChunkReduce(Module):
         """What each Chunk-Network makes, first stage first: what :meth:`reduce` takes and :meth:`expand` goes by."""
         made: list[Codes] = []
         for stage, network in enumerate(self.chunk_networks):
-            codes = network(codes)
+            codes = _made(stage, network, codes)
             made.append(self._until(stage, codes))
         return made
 
@@ -196,7 +196,8 @@ class ChunkReduce(Module):
             if not whole:
                 break
             span, count, _ = codes.pace[0]
-            codes = network(codes.part(0, whole).replace(tokens=torch.full_like(codes.tokens, whole // count * span)))
+            tokens = torch.full_like(codes.tokens, whole // count * span)
+            codes = _made(stage, network, codes.part(0, whole).replace(tokens=tokens))
             made.append(self._until(stage, codes))
         if not made or (self.keep == "last" and len(made) < len(networks)):
             return nothing.replace(statistics=_statistics(made)), ChunkReduceState(tuple(waiting), reduce)
@@ -220,6 +221,25 @@ class ChunkReduce(Module):
 
     def _kept(self, stages: Sequence[Codes]) -> Codes:
         return Codes.merge(stages) if self.keep == "all" else stages[-1]
+
+
+def _made(stage: int, network: Any, given: Codes) -> Codes:
+    """The codes of a Chunk-Network, with how they come and go where it does not say.
+
+    Raises:
+        ValueError: another number of slots than its chunks have capacity.
+    """
+    codes = check_codes(f"chunk_networks[{stage}]", network, network(given))
+    slots = -(-given.values.shape[1] // network.chunk_length) * network.capacity
+    if codes.values.shape[1] != slots:
+        raise ValueError(
+            f"chunk_networks[{stage}] {type(network).__name__} returned {codes.values.shape[1]} slots, expected "
+            f"{slots}: capacity={network.capacity} for each chunk of {network.chunk_length}"
+        )
+    if codes.pace or len(given.pace) != 1:
+        return codes
+    span, count, _ = given.pace[0]
+    return codes.replace(pace=(Pace(span * network.chunk_length // count, network.capacity),))
 
 
 def _statistics(stages: Sequence[Codes]) -> dict[str, Tensor]:

@@ -15,13 +15,10 @@ from wavecomp.networks.embedding import embed_tokens
 class ChunkReduceClassifier(Pretrained):
     r"""Tokens to few codes to one class per row.
 
-    The head sees the mean of the codes, weighed by the tokens that each covers,
-
-    .. math:: \sum_i s_i x_i \,\big/ \sum_i s_i
-
-    so that a passage counts by its length, not by the number of codes that it was given, whatever the compressor; and
-    it needs nothing learned. What a code has to know of the others it reads in the Reduce-Network, which may do so both
-    ways, as the body may prune over the whole sequence: nothing here has to be causal.
+    The head sees the mean of the codes, weighed by :func:`passage_weights`, so that a passage counts by its length, not
+    by the number of codes that it was given, whatever the compressor; and it needs nothing learned. What a code has to
+    know of the others it reads in the Reduce-Network, which may do so both ways, as the body may prune over the whole
+    sequence: nothing here has to be causal.
 
     Args:
         embedding: a module from tokens ``(batch, length)`` to ``(batch, length, dim)``, one token at a time.
@@ -73,6 +70,35 @@ class ChunkReduceClassifier(Pretrained):
 
     def classify(self, codes: Codes) -> Tensor:
         """Logits ``(batch, classes)`` of rows as codes; a row without codes has the mean 0."""
-        weight = torch.where(codes.mask, codes.support, 0)
+        weight = passage_weights(codes)
         share = weight / weight.sum(-1, keepdim=True).clamp(min=1)
         return self.head((share[..., None].to(codes.values.dtype) * codes.values).sum(1))
+
+
+def passage_weights(codes: Codes) -> Tensor:
+    r"""How much of its row each code stands for, in tokens: that of all codes of a chunk is the length that they cover.
+
+    .. math:: w_i = \frac{s_i}{\sum_{j \in C} s_j}
+        \Big(\max_{j \in C} (p_j + s_j / 2) - \min_{j \in C} (p_j - s_j / 2)\Big)
+
+    with the positions :math:`p` and supports :math:`s` of the codes of a chunk :math:`C`. Where no two of them cover
+    the same token it is the support; a detail and the approximation above it share what both cover.
+
+    Returns:
+        ``(batch, slots)``, zero in empty slots.
+
+    Example:
+        >>> codes = wc.Codes.from_tokens(torch.randn(1, 16, 8)).cut(8)
+        >>> passage_weights(wc.DCTCompressor(count=2)(codes))
+        tensor([[4., 4., 4., 4.]], dtype=torch.float64)
+    """
+    # the codes of a chunk lie side by side, also among those of other stages
+    chunk, end = (torch.diff(x, dim=1, prepend=x[:, :1]) for x in (codes.chunk, codes.end))
+    passage = ((chunk != 0) | (end != 0)).cumsum(-1)
+    support = torch.where(codes.mask, codes.support, 0).to(codes.position.dtype)
+    least = torch.where(codes.mask, codes.position - support / 2, torch.inf)
+    most = torch.where(codes.mask, codes.position + support / 2, -torch.inf)
+    first = torch.full_like(least, torch.inf).scatter_reduce(1, passage, least, "amin").gather(1, passage)
+    last = torch.full_like(most, -torch.inf).scatter_reduce(1, passage, most, "amax").gather(1, passage)
+    total = torch.zeros_like(support).scatter_add(1, passage, support).gather(1, passage)
+    return torch.where(codes.mask & (total > 0), support / total.clamp(min=1e-9) * (last - first), 0)

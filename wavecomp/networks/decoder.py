@@ -100,8 +100,7 @@ class LocalDecoder(Module):
         super().__init__()
         check_count("window", window)
         for name, value in (("layers", layers), ("convolution", convolution), ("period", period or 0)):
-            if value < 0:
-                raise ValueError(f"{name}={value} is negative; allowed: 0 and above")
+            check_count(name, value, least=0)
         attending = set(range(layers) if memory_layers is None else memory_layers)
         if not attending <= set(range(layers)):
             raise ValueError(f"memory_layers={sorted(attending)} names layers that are not among 0 to {layers - 1}")

@@ -14,7 +14,7 @@ from wavecomp.networks.decoder import DecoderState, LocalDecoder
 from wavecomp.networks.memory import CodeMemory
 from wavecomp.networks.streaming import StreamingEncoder
 from wavecomp.pace import NEVER
-from wavecomp.records import check_lengths, check_type
+from wavecomp.records import check_count, check_lengths, check_type
 
 
 class Reader(Protocol):
@@ -242,8 +242,7 @@ def stream(
     codes: Codes | None = None,
 ) -> Iterator[Tensor]:
     """See :meth:`wavecomp.ChunkReduceLM.stream`. Bad arguments raise here, not at the first token."""
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens={max_new_tokens} is negative; allowed: 0 and above")
+    check_count("max_new_tokens", max_new_tokens, least=0)
     check_type("prompt", prompt, Tensor, hint=" (batch, length) of int64")
     if prompt.ndim != 2:
         raise ValueError(f"prompt has shape {tuple(prompt.shape)}, expected (batch, length)")

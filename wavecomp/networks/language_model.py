@@ -34,8 +34,7 @@ class ChunkReduceLM(Pretrained):
         for name in ("causal", "chunk_length"):
             if not hasattr(body, name):
                 raise TypeError(f"body {type(body).__name__} has no {name}; allowed: ChunkReduce, or what has both")
-        if not body.causal:
-            raise ValueError(_who_is_not_causal(body))
+        _check_causal(body)
         period = getattr(decoder, "period", None)
         if period not in (None, body.chunk_length):
             raise ValueError(
@@ -80,6 +79,8 @@ class ChunkReduceLM(Pretrained):
             codes = self.context(tokens, lengths)
         elif isinstance(codes, str):
             codes = embedded.part(0, 0)
+        elif len(codes.values) != len(tokens):
+            raise ValueError(f"codes are of {len(codes.values)} rows, tokens of {len(tokens)}; allowed: as many")
         else:
             codes = codes.replace(values=codes.values.to(embedded.values.dtype))
         states = self.decoder(embedded.values, codes, **({"start": start} if start else {}))
@@ -89,7 +90,13 @@ class ChunkReduceLM(Pretrained):
         __call__ = forward
 
     def encode(self, tokens: Tensor, lengths: Tensor | None = None) -> Codes:
-        """The codes of all tokens, those of a short last chunk included (which no prediction sees)."""
+        """The codes of all tokens, those of a short last chunk included (which no prediction sees).
+
+        Raises:
+            ValueError: a body that is no longer causal; and as :meth:`forward`.
+        """
+        if not torch.compiler.is_compiling():  # a part may have been put into the place of another
+            _check_causal(self.body)
         return check_codes("body", self.body, self.body(embed_tokens(self.embedding, tokens, lengths)))
 
     def context(self, tokens: Tensor, lengths: Tensor | None = None) -> Codes:
@@ -152,6 +159,11 @@ class ChunkReduceLM(Pretrained):
         """The new tokens of :meth:`generate` one by one as they come, ``(batch,)`` each."""
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
         return stream(self, prompt, lengths, max_new_tokens=max_new_tokens, sampler=sampler, codes=codes)
+
+
+def _check_causal(body: ChunkReduce) -> None:
+    if not body.causal:
+        raise ValueError(_who_is_not_causal(body))
 
 
 def _who_is_not_causal(body: nn.Module) -> str:

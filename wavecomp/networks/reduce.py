@@ -80,8 +80,7 @@ class ReduceNetwork(Module):
         super().__init__()
         if window is not None:
             check_count("window", window)
-        if layers < 0:
-            raise ValueError(f"layers={layers} is negative; allowed: 0 and above")
+        check_count("layers", layers, least=0)
         if not causal and window is not None:
             raise ValueError(f"window={window} looks back only; with causal=False give window=None")
         self.input_pooling = input_pooling

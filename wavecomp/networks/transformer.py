@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint as forget_and_repeat
 
 from wavecomp.modules import Module
 from wavecomp.networks.attention import Memory, MemoryAttention, Past, Window, WindowAttention, head_angles
+from wavecomp.records import check_count
 
 
 class FeedForward(nn.Module):
@@ -150,8 +151,7 @@ class TransformerEncoder(Module):
     ) -> None:
         super().__init__()
         for name, value in (("layers", layers), ("convolution", convolution)):
-            if value < 0:
-                raise ValueError(f"{name}={value} is negative; allowed: 0 and above")
+            check_count(name, value, least=0)
         self.convolution = ShortConvolution(dim=dim, width=convolution, causal=False) if convolution else nn.Identity()
         self.blocks = nn.ModuleList(TransformerBlock(dim=dim, heads=heads) for _ in range(layers))
         self.dim, self.heads = dim, heads

@@ -16,6 +16,7 @@ from wavecomp.codes import Codes
 from wavecomp.compressors import RatioController
 from wavecomp.modules import evaluating
 from wavecomp.networks import LocalDecoder, ReduceNetwork, TransformerEncoder
+from wavecomp.records import check_count
 from wavecomp.training.data import Batch, LabelledBatch
 from wavecomp.wavelets import FilterBank
 
@@ -61,8 +62,7 @@ class CompressionModule(L.LightningModule):
             raise ValueError(f"learning_rate={learning_rate} is out of range; allowed: above 0, finite")
         if weight_decay < 0:
             raise ValueError(f"weight_decay={weight_decay} is negative; allowed: 0 and above")
-        if warmup_steps < 0:
-            raise ValueError(f"warmup_steps={warmup_steps} is negative; allowed: 0 and above")
+        check_count("warmup_steps", warmup_steps, least=0)
         check_share("final_share", final_share)
         self.model: Any = model
         self.learning_rate = learning_rate

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from wavecomp.bands import BandLayout
 from wavecomp.codes import Codes
 from wavecomp.plots import plot_band_energy, plot_filter_bank
+from wavecomp.records import check_count
 from wavecomp.report import band_layout
 from wavecomp.report.figure import Drawing, write_figure
 from wavecomp.wavelets import FilterBank
@@ -39,8 +40,7 @@ class BandEnergyLogger(Callback):
 
     def __init__(self, *, stage: int = 0, batch: int = 0, row: int = 0, folder: str | Path | None = None) -> None:
         for name, number in (("stage", stage), ("batch", batch), ("row", row)):
-            if number < 0:
-                raise ValueError(f"{name}={number} is negative; allowed: 0 and above")
+            check_count(name, number, least=0)
         self.stage, self.batch, self.row = stage, batch, row
         self.folder = folder
         self._warned = False

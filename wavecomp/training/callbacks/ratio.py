@@ -47,8 +47,7 @@ class RatioMonitor(Callback):
         check_count("steps", steps)
         if tolerance <= 0:
             raise ValueError(f"tolerance={tolerance} is out of range; allowed: above 0")
-        if patience < 0:
-            raise ValueError(f"patience={patience} is negative; allowed: 0 and above")
+        check_count("patience", patience, least=0)
         self.steps, self.tolerance, self.patience = steps, tolerance, patience
         self._counts: dict[str, deque[Tensor]] = {}
         self._counting: dict[str, Tensor] = {}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from wavecomp.records import check_count
 from wavecomp.training.data.samples import Generated, LabelledBatch, Sample, SampleDataModule, collate_labelled
 from wavecomp.training.data.text import PYTHON_STDLIB, Corpus, find_files, split
 
@@ -51,8 +52,7 @@ class OriginDataModule(SampleDataModule):
         if len(sources) < 2:
             raise ValueError(f"sources={list(sources)} has nothing to tell apart; allowed: two and above")
         for name, value in (("length", length), ("validation_samples", validation_samples)):
-            if value < 1:
-                raise ValueError(f"{name}={value} is too small; allowed: 1 and above")
+            check_count(name, value)
         if not 0 < validation_share < 1:
             raise ValueError(f"validation_share={validation_share} is out of range; allowed: between 0 and 1")
         self.classes = list(sources)

@@ -130,10 +130,8 @@ class SampleDataModule(L.LightningDataModule):
     def __init__(self, *, batch_size: int, seed: int = 0, num_workers: int = 0) -> None:
         super().__init__()
         check_count("batch_size", batch_size)
-        if num_workers < 0:
-            raise ValueError(f"num_workers={num_workers} is negative; allowed: 0 and above")
-        if seed < 0:
-            raise ValueError(f"seed={seed} is negative; allowed: 0 and above")
+        check_count("num_workers", num_workers, least=0)
+        check_count("seed", seed, least=0)
         self.batch_size = batch_size
         self.seed = seed
         self.num_workers = num_workers

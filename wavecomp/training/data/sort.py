@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from wavecomp.records import check_count
 from wavecomp.training.data.samples import Sample
 from wavecomp.training.data.tasks import TaskDataModule, length_growth
 
@@ -56,8 +57,7 @@ class SortDataModule(TaskDataModule):
             seed=seed,
             num_workers=num_workers,
         )
-        if symbols < 2:
-            raise ValueError(f"symbols={symbols} is too small; allowed: 2 and above")
+        check_count("symbols", symbols, least=2)
         self.growth = length_growth(
             length=length, least=symbols, holds=f"symbols={symbols}", shortest=shortest, steps=steps
         )

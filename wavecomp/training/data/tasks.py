@@ -45,8 +45,7 @@ class TaskDataModule(SampleDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size=batch_size, seed=seed, num_workers=num_workers)
-        if curriculum < 0:
-            raise ValueError(f"curriculum={curriculum} is negative; allowed: 0 and above")
+        check_count("curriculum", curriculum, least=0)
         check_count("validation_samples", validation_samples)
         self.curriculum = curriculum
         self.rehearse = rehearse
