@@ -9,21 +9,25 @@ import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 
 import wavecomp as wc
 from wavecomp import cli
 from wavecomp.files.recipes import recipe_path, recipes
 from wavecomp.training import LanguageModelModule
-from wavecomp.training.cli import with_recipe_paths
+from wavecomp.training.cli import RANKS, claim, is_rank_zero, with_recipe_paths
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
+MORE = ["--trainer.max_steps", "9"]
+"""Of a run that goes on behind the eight steps of the recipe."""
 
 
 def fit(root, *more):
@@ -236,16 +240,29 @@ def test_a_checkpoint_of_another_model_is_named(trained, tmp_path, capsys):
     for command in ("fit", "validate"):
         error = fails(
             capsys, command, "--config", str(tmp_path / "other.yaml"), "--ckpt_path", str(trained / "version_0"),
-            "--trainer.default_root_dir", str(tmp_path),
+            "--trainer.default_root_dir", str(tmp_path), *MORE,
         )  # fmt: skip
-        assert "--ckpt_path is of another model than the config" in error
+        assert (
+            "--ckpt_path is of another model than the config: Key model.embedding.weight has shape (256, 16), " in error
+        )
+        assert "the model's has (257, 16)" in error
+    assert not list(tmp_path.glob("version_*"))
+
+
+def test_a_checkpoint_of_other_parts_names_the_first_and_counts_them(trained, tmp_path, capsys):
+    state = torch.load(trained / "version_0" / "last.ckpt", weights_only=True)
+    del state["state_dict"]["model.head.bias"]
+    state["state_dict"]["model.hat.bias"] = torch.zeros(1)
+    torch.save(state, tmp_path / "other.ckpt")
+    error = fails(capsys, "fit", "--config", TINY, "--ckpt_path", str(tmp_path / "other.ckpt"), *MORE)
+    assert error.endswith("than the config: Missing key model.head.bias; 2 keys do not fit")
 
 
 def test_a_run_that_validates_nothing_has_a_checkpoint_all_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("wavecomp.training.callbacks.stop.EVERY", 2)
     ticks = itertools.count(step=400)  # seconds at each look
     monkeypatch.setattr("time.monotonic", lambda: next(ticks))
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="2"):
         patch.setattr(LanguageModelModule, "training_step", killed_at(7))
         fit(tmp_path, "--trainer.limit_val_batches", "0")
     assert torch.load(tmp_path / "version_0" / "last.ckpt", weights_only=True)["global_step"] == 6
@@ -307,7 +324,7 @@ def killed_at(last):
 
 
 def test_a_run_that_is_killed_resumes_from_its_last_validation(trained, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="2"):
         patch.setattr(LanguageModelModule, "training_step", killed_at(6))
         fit(tmp_path)
     fit(tmp_path, "--ckpt_path", "last")
@@ -326,7 +343,7 @@ def test_the_last_checkpoint_is_kept_when_validation_gets_worse(tmp_path, monkey
                 self.model.head.weight.mul_(100)
         return step(self, batch, batch_idx)
 
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="2"):
         patch.setattr(LanguageModelModule, "training_step", spoilt)
         fit(tmp_path, "--trainer.val_check_interval", "2")
     with open(tmp_path / "version_0" / "metrics.csv") as file:
@@ -353,7 +370,7 @@ def test_the_best_checkpoint_is_that_of_all_parts_of_a_run(tmp_path, monkeypatch
                 self.model.head.weight.mul_(100)
         return step(self, batch, batch_idx)
 
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="2"):
         patch.setattr(LanguageModelModule, "training_step", step)
         fit(tmp_path)
     step = LanguageModelModule.training_step
@@ -367,12 +384,108 @@ def test_the_best_checkpoint_is_that_of_all_parts_of_a_run(tmp_path, monkeypatch
 
 def test_settings_that_a_run_does_not_go_on_with_are_told(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
-    more = ["--ckpt_path", "last", "--trainer.max_steps", "10"]
+    more = ["--ckpt_path", "last", "--trainer.max_steps"]
     with pytest.warns(UserWarning, match="learning_rate=1e-05 is not what this run began with: its optimiser goes on"):
-        fit(tmp_path / "run", *more, "--model.init_args.learning_rate", "1e-5")
+        fit(tmp_path / "run", *more, "10", "--model.init_args.learning_rate", "1e-5")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "learning_rate|weight_decay|betas")
-        fit(tmp_path / "run", *more)
+        fit(tmp_path / "run", *more, "12")
+
+
+def test_a_run_that_has_all_its_steps_does_not_go_on(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    for asked in ("last", str(trained / "version_0")):
+        error = fails(
+            capsys, "fit", "--config", TINY, "--ckpt_path", asked, "--trainer.default_root_dir", str(tmp_path / "run")
+        )
+        assert "last.ckpt has all 8 steps, and trainer.max_steps=8 asks for no more; raise --trainer.max_ste" in error
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["version_0"]
+
+
+@pytest.mark.parametrize("left", ["", "best.ckpt", "last.ckpt"])
+def test_a_run_that_was_moved_takes_its_best_checkpoint_along(left, trained, tmp_path):
+    """Where it was, another one may have begun since; of one that was moved alone the best stays behind."""
+    shutil.copytree(trained, tmp_path / "was")
+    (tmp_path / "was" / "version_0" / "best.ckpt").unlink()
+    state = torch.load(trained / "version_0" / "last.ckpt", weights_only=True)
+    (best,) = [key for key in state["callbacks"] if key.startswith("BestCheckpoint")]
+    written = tmp_path / "was" / "version_0" / "best.ckpt"
+    state["callbacks"][best]["best_model_path"] = str(written)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    torch.save(state, moved / "last.ckpt")
+    whole = (trained / "version_0" / "best.ckpt").read_bytes()
+    if left != "best.ckpt":
+        (moved / "best.ckpt").write_bytes(whole)
+    if left:
+        written.write_bytes(whole if left == "best.ckpt" else b"of another run")
+    fit(tmp_path, "--ckpt_path", str(moved), "--trainer.max_steps", "9", "--trainer.limit_val_batches", "0")
+    assert (tmp_path / "version_0" / "best.ckpt").read_bytes() == whole
+
+
+def test_a_best_checkpoint_that_is_gone_is_told(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    state = torch.load(trained / "version_0" / "last.ckpt", weights_only=True)
+    (best,) = [key for key in state["callbacks"] if key.startswith("BestCheckpoint")]
+    state["callbacks"][best]["best_model_path"] = str(tmp_path / "gone" / "best.ckpt")
+    (tmp_path / "run" / "version_0" / "best.ckpt").unlink()
+    torch.save(state, tmp_path / "run" / "version_0" / "last.ckpt")
+    with pytest.warns(UserWarning, match="the best checkpoint of this run is not at .*run/version_0/.* nor .*gone/"):
+        fit(tmp_path / "run", "--ckpt_path", "last", "--trainer.max_steps", "9")
+
+
+def test_runs_that_start_at_once_have_a_folder_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(CSVLogger, "_get_next_version", lambda self: 0)  # neither sees the other's
+    for _ in range(2):
+        fit(tmp_path, "--trainer.max_steps", "1")
+    for number in (0, 1):
+        names = {path.name for path in (tmp_path / f"version_{number}").iterdir()}
+        assert {"config.yaml", "metrics.csv", "last.ckpt"} <= names
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(claim, [tmp_path] * 16))
+    assert sorted(int(folder.name.removeprefix("version_")) for folder in folders) == list(range(2, 18))
+
+
+def test_only_the_first_rank_claims_a_folder(monkeypatch):
+    for name in RANKS:
+        monkeypatch.delenv(name, raising=False)
+    assert is_rank_zero()
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert is_rank_zero()
+    monkeypatch.setenv("RANK", "2")
+    assert not is_rank_zero()
+
+
+def test_a_run_that_never_began_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    def broken(self, stage):
+        raise OSError("no such text")
+
+    monkeypatch.setattr("wavecomp.training.CopyDataModule.setup", broken)
+    root = ["--trainer.default_root_dir", str(tmp_path), "--trainer.logger", "false"]
+    assert "no such text" in fails(capsys, "fit", "--config", TINY, *root)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_that_nothing_foresaw_is_a_line_and_debug_shows_more(tmp_path, monkeypatch, capsys):
+    def broken(self, batch, batch_idx):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(LanguageModelModule, "training_step", broken)
+    args = ["fit", "--config", TINY, "--trainer.default_root_dir", str(tmp_path)]
+    error = fails(capsys, *args)
+    assert error.endswith(
+        "RuntimeError: mat1 and mat2 shapes cannot be multiplied; `wavecomp --debug fit ...` shows where it came from"
+    )
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["--debug", *args])
+    shown = capsys.readouterr().err
+    assert error in shown and "Traceback (most recent call last)" in shown and "in broken" in shown
+
+
+def test_a_config_without_entries_is_named(tmp_path, capsys):
+    for content in ("", "# all of it is a comment\n", "- 1\n"):
+        (tmp_path / "empty.txt").write_text(content)
+        assert fails(capsys, "fit", "--config", str(tmp_path / "empty.txt")).endswith("empty.txt has no entries")
 
 
 def same_model(one, other):
@@ -393,6 +506,16 @@ def test_cp_copies_a_recipe_and_never_overwrites(tmp_path, capsys):
     assert "exists already" in fails(capsys, "cp", "copy", str(tmp_path / "mine.yaml"))
     cli.main(["cp", "copy", str(tmp_path)])
     assert (tmp_path / "copy.yaml").is_file()
+
+
+def test_cp_says_how_the_copy_is_trained(tmp_path, capsys):
+    cli.main(["cp", "copy", str(tmp_path / "mine.yaml")])
+    assert capsys.readouterr().out.endswith(f"train it with: wavecomp fit --config {tmp_path / 'mine.yaml'}\n")
+    cli.main(["cp", "smoke", str(tmp_path / "over.yaml")])  # which lies over a recipe
+    out = capsys.readouterr().out
+    assert out.endswith(f"train it with: wavecomp fit --config RECIPE --config {tmp_path / 'over.yaml'}\n")
+    given = shlex.split(out[out.index("wavecomp fit") :].replace("RECIPE", "copy"))[1:]
+    assert with_recipe_paths(given)[2] == str(recipe_path("copy"))
 
 
 def test_names_of_recipes_become_paths():

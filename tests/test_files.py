@@ -1,6 +1,7 @@
 import json
 import pickle
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import wavecomp as wc
 from wavecomp.files import CodesFile, CodesWriter, fingerprint, load_codes, read_checkpoint, save_codes
+from wavecomp.files.output import write_whole
 from wavecomp.pace import NEVER
 
 
@@ -51,9 +53,17 @@ def test_a_pickle_is_never_opened(tmp_path):
 def test_what_does_not_fit_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="it holds neither best.ckpt nor last.ckpt, nor model.safetensors of"):
         wc.load(tmp_path)
-    save(tmp_path, {"model.weight": torch.zeros(2, 2)})
-    with pytest.raises(ValueError, match="does not fit the model in .*config.yaml"):
-        wc.load(tmp_path)
+    for state, message in (
+        ({"weight": torch.zeros(2, 2)}, "Missing key bias; 2 keys do not fit"),
+        ({"weight": torch.zeros(3, 2), "bias": torch.zeros(3), "x": torch.zeros(1)}, "Unexpected key x"),
+        (
+            {"weight": torch.zeros(2, 2), "bias": torch.zeros(3)},
+            r"Key weight has shape \(2, 2\), the model's has \(3, 2\)",
+        ),
+    ):
+        save(tmp_path, {f"model.{name}": value for name, value in state.items()})
+        with pytest.raises(ValueError, match=f"does not fit the model in .*config.yaml: {message}$"):
+            wc.load(tmp_path)
     (tmp_path / "config.yaml").write_text("model: 3")
     with pytest.raises(ValueError, match="has no entry model.init_args.model"):
         wc.load(tmp_path)
@@ -274,6 +284,50 @@ def test_what_cannot_be_written_is_named(tmp_path):
         writer.add(codes)
         writer.add(codes.to(torch.bfloat16))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_longest_name_of_a_file_is_written(tmp_path):
+    path = tmp_path / ("x" * 255)
+    write_whole(path, b"content")
+    assert path.read_bytes() == b"content"
+    saved(tmp_path)[0].rename(path)
+    save_codes(path, load_codes(path), torch.nn.Identity())
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_write_that_fails_names_the_file_that_was_asked_for(tmp_path, monkeypatch):
+    path, model = saved(tmp_path)
+    codes = load_codes(path, model)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    def busy(source, target):
+        raise OSError(16, "Device or resource busy", str(source), None, str(target))
+
+    for name, write in (
+        ("write_bytes", lambda: write_whole(path, b"content")),
+        ("open", lambda: save_codes(path, codes, model)),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left") as told:
+            patch.setattr(Path, name, full)
+            write()
+        assert told.value.filename == str(path)
+    monkeypatch.setattr("os.replace", busy)
+    with pytest.raises(OSError, match="busy") as told:
+        write_whole(path, b"content")
+    assert told.value.filename == str(path) and told.value.filename2 is None
+    with pytest.raises(OSError, match="unheard of") as told, CodesWriter(path, model) as writer:
+        writer.add(codes)
+        raise OSError(5, "unheard of")  # of what the codes are made from
+    assert told.value.filename is None
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(PermissionError, match=f"folder {tmp_path} cannot be written to; codes is to go there"):
+        CodesWriter(tmp_path / "codes", torch.nn.Identity())
 
 
 def test_codes_of_a_short_last_chunk_stay_out_of_sight(tmp_path):

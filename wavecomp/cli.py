@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
+import select
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import NoReturn
 
 import wavecomp as wc
@@ -45,23 +48,43 @@ def main(args: list[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else args
     keep_freed_memory()
     try:
-        match args:
-            case [] | ["-h" | "--help"]:
-                print(USAGE)
-            case ["--version"]:
-                print(f"wavecomp {wc.__version__}")
-            case ["--debug", *rest]:
-                debug(rest)
-            case [command, *_] if command in LIGHTNING:
-                importlib.import_module("wavecomp.training.cli").run(args)
-            case [command, *rest] if command in COMMANDS:
-                run_command(command, rest)
-            case [command, *_]:
-                raise ValueError(f"command {command!r} is unknown; allowed: {', '.join([*LIGHTNING, *COMMANDS])}")
+        try:
+            dispatch(args)
+        finally:
+            print(end="", flush=True)  # what cannot be written is told here, not when the interpreter ends
+    except BrokenPipeError as error:
+        enough = nobody_reads()
+        drop_output()
+        if not enough:
+            fail(error)
     except (ValueError, OSError) as error:
+        drop_output()
         fail(error)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def dispatch(args: list[str]) -> None:
+    """Run what the arguments name.
+
+    Raises:
+        ValueError: an unknown command, or an argument that is not allowed.
+        OSError: a file that is not there or cannot be written.
+    """
+    match args:
+        case [] | ["-h" | "--help"]:
+            print(USAGE)
+        case ["--version"]:
+            print(f"wavecomp {wc.__version__}")
+        case ["--debug", *rest]:
+            debug(rest)
+        case [command, *_] if command in LIGHTNING:
+            with one_line(command):
+                importlib.import_module("wavecomp.training.cli").run(args)
+        case [command, *rest] if command in COMMANDS:
+            run_command(command, rest)
+        case [command, *_]:
+            raise ValueError(f"command {command!r} is unknown; allowed: {', '.join([*LIGHTNING, *COMMANDS])}")
 
 
 def debug(args: list[str]) -> None:
@@ -80,16 +103,35 @@ def run_command(name: str, args: list[str]) -> None:
     parser = CommandParser(prog=f"wavecomp {name}", description=str(command.__doc__))
     command.add_arguments(parser)
     arguments = parser.parse_args(args)
+    with one_line(name), clearing_away():
+        command.run(arguments)
+
+
+@contextlib.contextmanager
+def one_line(name: str) -> Iterator[None]:
+    """What no check of a command foresaw ends it in a line too: a library's own error, no memory."""
     try:
-        with clearing_away():
-            command.run(arguments)
-    except BrokenPipeError:
-        # who reads has had enough; what is left in the buffer goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        yield
     except (ValueError, OSError):
         raise
-    except Exception as error:  # what no check foresaw: a library's own error, no memory
+    except Exception as error:
         fail(f"{type(error).__name__}: {error}; `wavecomp --debug {name} ...` shows where it came from")
+
+
+def nobody_reads() -> bool:
+    """Whether who read the output, or the errors, has had enough: another pipe of a library may break too."""
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        poll.register(stream.fileno(), 0)  # errors are always told
+    return bool(poll.poll(0))
+
+
+def drop_output() -> None:
+    """Let what cannot be written go nowhere, of which the interpreter would complain when it ends."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class CommandParser(argparse.ArgumentParser):

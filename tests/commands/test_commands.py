@@ -211,6 +211,18 @@ def test_errors_are_a_line_and_exit_with_2(args, message, run, tmp_path, capsys,
     assert Path("SHORT").read_bytes() == b"too short"
 
 
+@pytest.mark.parametrize("name", ["text.html", "link.html"])
+def test_no_command_writes_over_what_it_reads(name, run, tmp_path, capsys):
+    text = tmp_path / "text.html"
+    text.write_bytes(b"a page " * 20)
+    (tmp_path / "link.html").symlink_to(text)
+    for command in (["report"], ["plot", "energy"], ["plot", "rate"], ["compress"]):
+        model = [] if command[-1] == "rate" else ["--checkpoint", run / "nowhere"]  # it is not loaded before
+        error = fails(capsys, *command, text, *model, "--output", tmp_path / name)
+        assert f"output {tmp_path / name} is one of the files to read; give another" in error
+    assert text.read_bytes() == b"a page " * 20 and (tmp_path / "link.html").is_symlink()
+
+
 def test_models_that_do_not_read_bytes_are_refused(run, tmp_path, capsys):
     config = yaml.safe_load(TINY.read_text())
     model = config["model"]["init_args"]["model"]
@@ -269,6 +281,39 @@ def test_generate_takes_any_bytes_and_writes_to_any_terminal_and_pipe(run):
     shell = f"{words} | head -c 5; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", shell], capture_output=True)
     assert done.returncode == 0 and not done.stderr and len(done.stdout) == 5
+
+
+@pytest.mark.parametrize("words", [["ls"], ["ls", "--help"], [], ["fit", "--help"]])
+def test_output_that_nobody_reads_ends_quietly(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, "-m", "wavecomp", *words], stdout=writer, stderr=subprocess.PIPE, env=environment, text=True
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+@pytest.mark.parametrize("words", [["ls"], []])
+def test_output_that_cannot_be_written_is_told_in_a_line(words):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "wavecomp", *words], stdout=full, stderr=subprocess.PIPE, env=environment, text=True
+        )
+    assert (done.returncode, done.stderr) == (2, "wavecomp: error: [Errno 28] No space left on device\n")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_an_error(capfd, monkeypatch):
+    def broken(arguments):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("wavecomp.commands.ls.run", broken)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["ls"])
+    assert stop.value.code == 2 and capfd.readouterr().err == "wavecomp: error: [Errno 32] Broken pipe\n"
 
 
 def test_help_and_usage_name_the_commands(capsys):

@@ -158,6 +158,14 @@ def test_rate_draws_a_panel_for_each_task(tmp_path, capsys, drawn):
     assert title == "rate: q.json"
 
 
+def test_a_compressor_has_one_colour_in_all_panels_of_a_rate(tmp_path, capsys, drawn):
+    runs = [quality(), quality(compressor="haar"), quality(compressor="haar", task="copy")]
+    (tmp_path / "q.json").write_text(json.dumps({"runs": runs}))
+    figure, _ = draw(capsys, drawn, tmp_path, "rate", tmp_path / "q.json")
+    text, copy = ({line.get_label(): line.get_color() for line in ax.lines} for ax in figure.axes)
+    assert text["haar"] == copy["haar"] != text["mean"]
+
+
 def test_training_draws_the_metrics_beside_the_checkpoint_and_the_target(tmp_path, capsys, drawn):
     pruner = {"class_path": "wavecomp.Shrinkage", "init_args": {"target_ratio": 4}}
     transform = {"class_path": "wavecomp.DWT1d", "init_args": {"filter_bank": "haar", "level": 4}}
@@ -170,6 +178,14 @@ def test_training_draws_the_metrics_beside_the_checkpoint_and_the_target(tmp_pat
         figure, _ = draw(capsys, drawn, tmp_path, "training", "--checkpoint", given)
         lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
         assert lines == {"val": [5, 4.5], "target": [4, 4]}
+
+
+def test_the_course_of_a_checkpoint_that_is_not_there_is_not_drawn(tmp_path, capsys):
+    folder = folder_of(tmp_path)
+    (folder / "metrics.csv").write_text("step,val/compression_ratio\n1,5\n2,4.5\n")
+    asked = ["plot", "training", "--checkpoint", folder / "typo.ckpt", "--output", tmp_path / "x.png"]
+    assert "typo.ckpt does not exist" in fails(capsys, *asked)
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_what_cannot_be_drawn_is_said_in_one_line(run, text, tmp_path, capsys):

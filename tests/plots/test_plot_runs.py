@@ -63,6 +63,17 @@ def test_many_compressors_look_different():
     assert ax.get_legend().get_title().get_text() == ""
 
 
+def test_panels_that_share_names_share_the_colours_of_compressors():
+    runs = [record(name, 0.25, 2.0, 0) for name in ("haar", "mean")]
+    whole = lines(wc.plots.plot_rate_distortion(runs))
+    part = lines(wc.plots.plot_rate_distortion(runs[1:], names=["haar", "mean"]))
+    assert list(part) == ["mean"]
+    for look in ("get_color", "get_marker", "get_linestyle"):
+        assert getattr(part["mean"], look)() == getattr(whole["mean"], look)() != getattr(whole["haar"], look)()
+    with pytest.raises(ValueError, match=r"names=\['haar'\] leaves out some of the runs; allowed: at least \['mean'\]"):
+        wc.plots.plot_rate_distortion(runs[1:], names=["haar"])
+
+
 def test_runs_that_cannot_be_drawn_are_named():
     good = record("haar", 0.25, 2.0, 0)
     for runs, message in (

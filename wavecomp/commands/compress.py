@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from wavecomp.commands.checkpoint import add_checkpoint, language_model
+from wavecomp.commands.text import check_kept
 from wavecomp.files import CodesFile, CodesWriter
 from wavecomp.networks import StreamingEncoder
 
@@ -30,8 +31,7 @@ def run(arguments: Namespace) -> None:
     """Write the codes, and a line of what came of it."""
     paths, output = [Path(name) for name in arguments.files], Path(arguments.output)
     sizes = [size_of(path) for path in paths]
-    if output.exists() and any(output.samefile(path) for path in paths):
-        raise ValueError(f"output {output} is one of the files to read; give another")
+    check_kept(output, *paths)
     check_replaceable(output)
     model = language_model(arguments.checkpoint)
     began = time.perf_counter()

@@ -8,7 +8,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from wavecomp.files.recipes import recipe_path
+from wavecomp.files.recipes import is_overlay, recipe_path
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -30,6 +30,6 @@ def run(arguments: Namespace) -> None:
     if target.exists():
         raise ValueError(f"{target} exists already; give another name")
     shutil.copyfile(source, target)
-    sys.stdout.write(
-        f"copied {source.stem} to {target}; train it with: wavecomp fit --config {shlex.quote(str(target))}\n"
-    )
+    recipe = "--config RECIPE " if is_overlay(source) else ""  # which an overlay lies over
+    command = f"wavecomp fit {recipe}--config {shlex.quote(str(target))}"
+    sys.stdout.write(f"copied {source.stem} to {target}; train it with: {command}\n")

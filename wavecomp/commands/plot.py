@@ -17,7 +17,7 @@ from wavecomp import plots
 from wavecomp.bands import Bands
 from wavecomp.codes import Codes
 from wavecomp.commands.checkpoint import Model, add_checkpoint, any_model
-from wavecomp.commands.text import add_text, name_of, output, read_text
+from wavecomp.commands.text import add_text, check_kept, name_of, output, read_text
 from wavecomp.compressors import RatioController
 from wavecomp.files import CONFIG, build, load
 from wavecomp.networks import ChunkReduce, ChunkReduceLM
@@ -42,6 +42,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Write the figure, and a line that says so."""
+    if "file" in arguments:
+        check_kept(arguments.output, arguments.file)
     drawing, of = PLOTS[arguments.plot].draw(arguments)
     write_figure(drawing, arguments.output, title=f"{arguments.plot}: {of}")
     sys.stdout.write(f"{arguments.plot} of {of}: {arguments.output}\n")
@@ -104,12 +106,14 @@ def filters(arguments: Namespace) -> tuple[Drawing, str]:
 
 def rate(arguments: Namespace) -> tuple[Drawing, str]:
     """Bits against codes per byte of each compressor in a benchmark, task by task."""
+    every = results(Path(arguments.file))
+    names = list(dict.fromkeys(found["compressor"] for found in every))
     tasks: dict[str, list[Mapping[str, Any]]] = {}
-    for found in results(Path(arguments.file)):
+    for found in every:
         tasks.setdefault(found["task"], []).append(found)
     figure = new_figure(height=3.0 * len(tasks))
     for panel, (task, runs) in zip(figure.subplots(len(tasks), squeeze=False).flat, tasks.items()):
-        plots.plot_rate_distortion(runs, ax=panel)
+        plots.plot_rate_distortion(runs, names=names, ax=panel)
         panel.set_title(f"{panel.get_title()}: {task}", fontsize="small")
     return figure, Path(arguments.file).name
 
@@ -220,8 +224,14 @@ class Read(NamedTuple):
 
 
 def run_folder(checkpoint: str) -> Path:
-    """Where a run left its config and its metrics."""
+    """Where a run left its config and its metrics.
+
+    Raises:
+        FileNotFoundError: no such checkpoint or folder.
+    """
     path = Path(checkpoint)
+    if not path.exists():
+        raise FileNotFoundError(f"checkpoint {path} does not exist")
     return path if path.is_dir() else path.parent
 
 

@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from wavecomp.commands.checkpoint import add_checkpoint, language_model
-from wavecomp.commands.text import add_text, name_of, output, read_text
+from wavecomp.commands.text import add_text, check_kept, name_of, output, read_text
 from wavecomp.report import write_report
 
 
@@ -19,6 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Write the page, and a line of what it shows."""
+    check_kept(arguments.output, arguments.file)
     text = read_text(arguments.file, arguments.bytes)
     model = language_model(arguments.checkpoint)
     reading = write_report(model, text, arguments.output, title=name_of(arguments.file, text))

@@ -47,6 +47,12 @@ def name_of(name: str, text: bytes) -> str:
     return said if size <= len(text) else f"{said}, the first {len(text):,} of {size:,} bytes"
 
 
+def check_kept(output: Path, *names: str | Path) -> None:
+    """Raise ``ValueError`` for an output that is one of the files to read, by this name or another."""
+    if any(output.exists() and Path(name).exists() and output.samefile(name) for name in names):
+        raise ValueError(f"output {output} is one of the files to read; give another")
+
+
 def output(*suffixes: str) -> Callable[[str], Path]:
     """The type of an argument ``--output``: a file that can be written, with one of these suffixes."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from wavecomp.codes import Codes, compression_ratio
 from wavecomp.files import identity
 from wavecomp.files.identity import kind_of, raw_bytes
-from wavecomp.files.output import check_output, folder_beside
+from wavecomp.files.output import check_output, folder_beside, naming
 
 FORMAT, VERSION = "wavecomp.codes", "3"
 # how each field of a code is stored: widest first, so that all lie aligned; None as they are
@@ -57,6 +58,7 @@ class CodesWriter:
     Raises:
         FileNotFoundError: no such folder.
         IsADirectoryError: the path is a folder.
+        PermissionError: a folder that cannot be written to.
         ValueError: the path is a device or a pipe.
 
     Example:
@@ -79,8 +81,9 @@ class CodesWriter:
         return float(compression_ratio(torch.tensor(self.tokens), torch.tensor(self.codes)))
 
     def __enter__(self) -> CodesWriter:
-        self._folder = folder_beside(self.path)
-        self._files = {name: open(Path(self._folder.name) / name, "w+b") for name in STORED}
+        with naming(self.path):
+            self._folder = folder_beside(self.path)
+            self._files = {name: open(Path(self._folder.name) / name, "w+b") for name in STORED}
         return self
 
     def add(self, codes: Codes, *, row: int | None = None) -> None:
@@ -114,7 +117,8 @@ class CodesWriter:
         for name, field in fields.items():
             raw = raw_bytes(field)
             self._checksums[name] = zlib.crc32(raw, self._checksums[name])
-            self._files[name].write(raw)
+            with naming(self.path):
+                self._files[name].write(raw)
         self.tokens += int(codes.tokens[row])
         self.codes += int(held.sum())
 
@@ -124,12 +128,14 @@ class CodesWriter:
         try:
             if kind is None:
                 whole = Path(self._folder.name) / "whole"
-                with whole.open("wb") as file:
-                    self._join(file)
-                os.replace(whole, self.path.resolve())
+                with naming(self.path):
+                    with whole.open("wb") as file:
+                        self._join(file)
+                    os.replace(whole, self.path.resolve())
         finally:
             for field in self._files.values():
-                field.close()
+                with contextlib.suppress(OSError):  # what is left of a write that failed: no room for it now either
+                    field.close()
             self._folder.cleanup()
 
     def _join(self, file: BinaryIO) -> None:

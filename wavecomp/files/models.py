@@ -84,6 +84,6 @@ def load(path: str | Path, *, trusted: Sequence[str] | None = None) -> nn.Module
     tensors = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     try:
         fill(model, tensors)
-    except RuntimeError as error:
+    except ValueError as error:
         raise ValueError(f"checkpoint {path} does not fit the model in {path.parent / CONFIG}: {error}") from error
     return model.eval()

@@ -12,6 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+HIDDEN = ".wavecomp."
+"""How the folder begins in which a file is written; short, since it may lie beside a file of the longest name."""
+
 
 def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
     """A file that can be written, as far as that can be told before the work is done.
@@ -23,6 +26,7 @@ def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
         ValueError: another suffix, or something that is there and no file, such as a device or a pipe.
         FileNotFoundError: no such folder.
         IsADirectoryError: the path is a folder.
+        PermissionError: a folder that cannot be written to.
     """
     path = Path(path)
     if path.is_dir():
@@ -34,19 +38,31 @@ def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
         raise FileNotFoundError(f"folder {folder} does not exist; {path.name} is to go there")
     if path.exists() and not path.is_file():
         raise ValueError(f"output {path} is a device or a pipe, which would be replaced; give a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"folder {folder} cannot be written to; {path.name} is to go there")
     return path
 
 
 def folder_beside(path: Path) -> tempfile.TemporaryDirectory[str]:
     """A folder for what is to become this file, or what it links to, on the same disk; for ``with``."""
-    path = path.resolve()
-    return tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
+    return tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=HIDDEN)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of what is written for a file name that file, and not the hidden one in which it begins."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or (error.filename is not None and HIDDEN not in str(error.filename)):
+            raise  # it says more, or is of another file
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
     """Write a file, over one that exists; after an error nothing is left behind, and the old one stays."""
     path = check_output(path)
-    with folder_beside(path) as folder:
+    with naming(path), folder_beside(path) as folder:
         whole = Path(folder) / "whole"
         whole.write_bytes(content)
         os.replace(whole, path.resolve())

@@ -25,20 +25,28 @@ def headline(path: Path) -> str:
     return path.read_text().partition("\n")[0].lstrip("# ").rstrip()
 
 
+def is_overlay(path: Path) -> bool:
+    """Whether a recipe is to be laid over another."""
+    return headline(path).startswith("Overlay")
+
+
 def recipe_path(name: str) -> Path:
     """A recipe by name or path.
 
     Raises:
-        ValueError: neither a recipe nor a file.
+        ValueError: neither a recipe nor a file, or a file that is no config.
     """
     known = {path.stem: path for path in recipes()}
     if name not in known and not Path(name).is_file():
         raise ValueError(f"config {name!r} is neither a recipe nor a file; recipes: {', '.join(known)}")
     path = known.get(name, Path(name))
     try:
-        check_keys(yaml.safe_load(path.read_text()), path)
+        entries = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"config {path} is not YAML: {error}") from error
+    if not isinstance(entries, dict):
+        raise ValueError(f"config {path} has no entries")
+    check_keys(entries, path)
     return path
 
 

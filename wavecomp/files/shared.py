@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def load_shared(folder: str | Path, *, trusted: Sequence[str] = ()) -> nn.Module
         )
     try:
         _fill(model, entries.get(TIED, []), tensors)
-    except (RuntimeError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{weights} does not fit the model in {config}: {error}") from error
     return model.eval()
 
@@ -102,11 +102,42 @@ def _fill(model: nn.Module, tied: Sequence[Sequence[str]], tensors: dict[str, Te
 
 
 def fill(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Tensors into a model, in the type that they come in."""
+    """Tensors into a model, in the type that they come in.
+
+    Raises:
+        ValueError: tensors of another model.
+    """
     for name, tensor in model.state_dict(keep_vars=True).items():
         if name in tensors and isinstance(tensor, Tensor):
             tensor.data = tensor.data.to(tensors[name].dtype)
-    model.load_state_dict(tensors)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(misfit(shapes(model.state_dict()), shapes(tensors)) or str(error)) from error
+
+
+def shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...] | None]:
+    """The shape of each entry of a state_dict; ``None`` of one that is no tensor."""
+    return {name: tuple(value.shape) if isinstance(value, Tensor) else None for name, value in state.items()}
+
+
+def misfit(expected: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
+    """The first key for which a model does not take a state_dict, and how many there are; ``None`` where it does.
+
+    Args:
+        expected: the :func:`shapes` of the model's own.
+        given: those of the other.
+    """
+    found = [
+        *(f"Missing key {name}" for name in expected if name not in given),
+        *(f"Unexpected key {name}" for name in given if name not in expected),
+        *(
+            f"Key {name} has shape {given[name]}, the model's has {shape}"
+            for name, shape in expected.items()
+            if given.get(name, shape) != shape
+        ),
+    ]
+    return found[0] + (f"; {len(found)} keys do not fit" if len(found) > 1 else "") if found else None
 
 
 def _check_same(model: nn.Module, settings: dict[str, Any], tied: list[list[str]], tensors: dict[str, Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from wavecomp.bands import Bands
 from wavecomp.codes import Codes
+
+T = TypeVar("T")
 
 
 def check_number(name: str, value: int, count: int) -> None:
@@ -27,6 +29,15 @@ def check_runs(runs: Sequence[Mapping[str, Any]], needed: Sequence[str]) -> None
         missing = [key for key in needed if key not in run]
         if missing:
             raise ValueError(f"runs[{place}] lacks {missing}; allowed: records with {list(needed)}")
+
+
+def all_of(name: str, given: Sequence[T] | None, own: list[T]) -> list[T]:
+    """What has a colour each: that of several panels, where it is given and has all that the runs of this one have."""
+    if given is None:
+        return own
+    if not {*own} <= {*given}:
+        raise ValueError(f"{name}={list(given)} leaves out some of the runs; allowed: at least {own}")
+    return list(given)
 
 
 def array(tensor: Tensor) -> np.ndarray:

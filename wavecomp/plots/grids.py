@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from wavecomp.plots.arguments import check_runs
+from wavecomp.plots.arguments import all_of, check_runs
 from wavecomp.plots.style import axes_or_new, describe, line
 
 Run = Mapping[str, Any]
-T = TypeVar("T")
 
 
 def plot_bits(
@@ -41,7 +40,7 @@ def plot_bits(
     """
     check_runs(runs, ("bits", by))
     own = sorted({run["asked"] for run in runs if "asked" in run})
-    ratios = _all_of("ratios", ratios, own)
+    ratios = all_of("ratios", ratios, own)
     groups: dict[str, dict[Any, list[float]]] = {}
     for run in runs:
         groups.setdefault(run[by], {}).setdefault(run.get("asked"), []).append(run["bits"])
@@ -98,7 +97,7 @@ def plot_ratio_error(
     ax = axes_or_new(ax, height=3.0)
     ax.axhspan(-100 * bound, 100 * bound, color="0.9")
     present = list(dict.fromkeys(run["compressor"] for run in runs))
-    names = _all_of("names", names, present)
+    names = all_of("names", names, present)
     for place, name in enumerate(names):
         beside = 1.05 ** (place - (len(names) - 1) / 2)  # marks of several at one ratio stand side by side
         mine = [run for run in runs if run["compressor"] == name]
@@ -113,15 +112,6 @@ def plot_ratio_error(
     ax.legend(fontsize="x-small")
     describe(ax, title=f"Ratio, {key}", x="ratio asked for, tokens per code", y="off by, %")
     return ax
-
-
-def _all_of(name: str, given: Sequence[T] | None, own: list[T]) -> list[T]:
-    """What has a colour each: that of several panels, where it is given and has all that the runs of this one have."""
-    if given is None:
-        return own
-    if not {*own} <= {*given}:
-        raise ValueError(f"{name}={list(given)} leaves out some of the runs; allowed: at least {own}")
-    return list(given)
 
 
 def _look(place: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
-from wavecomp.plots.arguments import check_runs
+from wavecomp.plots.arguments import all_of, check_runs
 from wavecomp.plots.style import COLOURS, axes_or_new, describe, line, new_figure
 
 NEEDED = ("compressor", "codes_per_byte", "bits_per_byte", "seed")
@@ -36,7 +36,9 @@ STAGES: dict[str, dict[str, Any]] = {
 }
 
 
-def plot_rate_distortion(runs: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+def plot_rate_distortion(
+    runs: Sequence[Mapping[str, Any]], *, names: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
     """Bits per byte against codes per byte: a line per compressor, the mean over seeds and bars from least to most.
 
     Seeds are averaged over runs of a compressor that asked for the same: equal ``asked`` where records have it, equal
@@ -44,10 +46,13 @@ def plot_rate_distortion(runs: Sequence[Mapping[str, Any]], *, ax: Axes | None =
 
     Args:
         runs: records with ``compressor``, ``codes_per_byte``, ``bits_per_byte``, ``seed`` and perhaps ``asked``.
+        names: of all compressors, in the order of their colours, where panels share these; those of the runs unless
+            given.
         ax: where to draw; a figure of its own unless given.
 
     Raises:
-        ValueError: no runs, a record that lacks a key or holds a rate below 0, or one seed twice.
+        ValueError: no runs, a record that lacks a key or holds a rate below 0, one seed twice, or names that leave
+            out some of the runs.
 
     Example:
         >>> runs = [
@@ -59,11 +64,12 @@ def plot_rate_distortion(runs: Sequence[Mapping[str, Any]], *, ax: Axes | None =
         ([0.125, 0.25], [2.05, 2.05])
     """
     compressors = _grouped(runs)
+    names = all_of("names", names, list(compressors))
     ax = axes_or_new(ax, height=3.0)
-    for number, (name, rates) in enumerate(compressors.items()):
+    for name, rates in compressors.items():
         points = sorted((list(mine.values()) for mine in rates.values()), key=lambda mine: np.mean(mine, axis=0)[0])
         mean, low, high = (np.array([of(mine, axis=0) for mine in points]) for of in (np.mean, np.min, np.max))
-        look = line(number)
+        look = line(names.index(name))
         if not mean[:, 0].any():
             ax.axhline(float(mean[:, 1].mean()), label=name, **look | {"marker": ""})
             continue

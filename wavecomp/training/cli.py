@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
 import math
+import os
 import shlex
 import sys
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +25,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wavecomp.files import CONFIG, read_checkpoint
 from wavecomp.files.models import LAST, checkpoint_in
-from wavecomp.files.recipes import headline, recipe_path, recipes
+from wavecomp.files.recipes import is_overlay, recipe_path, recipes
+from wavecomp.files.shared import misfit, shapes
 from wavecomp.training.callbacks import BestCheckpoint, BytesPerSecond, LastCheckpoint, SafeStop, SaveCodes
 from wavecomp.training.checkpoints import WholeFiles
 from wavecomp.training.optimisation import CompressionModule
@@ -79,7 +83,7 @@ def with_recipe_paths(args: list[str]) -> list[str]:
             paths.append(recipe_path(arg.removeprefix("--config=")))
             arg = f"--config={paths[-1]}" if arg.startswith("--config=") else str(paths[-1])
         resolved.append(arg)
-    if paths and headline(paths[0]).startswith("Overlay"):
+    if paths and is_overlay(paths[0]):
         name = paths[0].stem
         raise ValueError(f"config {name!r} is an overlay and comes behind a recipe: --config RECIPE --config {name}")
     return resolved
@@ -116,43 +120,73 @@ class Cli(LightningCLI):
     A run lives in ``default_root_dir/version_N``: config, checkpoints and metrics side by side.
     """
 
+    def __init__(self, **settings: Any) -> None:
+        self._claimed: Path | None = None
+        self._given: dict[str, Any] | None = None  # shapes of what the checkpoint holds
+        try:
+            super().__init__(**settings)  # which does all there is to do
+        except BaseException:
+            if self._claimed is not None:
+                with contextlib.suppress(OSError):  # something is in it
+                    self._claimed.rmdir()
+            raise
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.set_defaults({"trainer.default_root_dir": "runs"})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
         settings = self.config[self.config.subcommand]
-        settings.ckpt_path = self._checkpoint(settings.get("ckpt_path"), settings.trainer.default_root_dir)
+        settings.ckpt_path = self._checkpoint(settings.get("ckpt_path"), settings.trainer)
         # checkpoints hold tensors and plain values: nothing is unpickled
         settings.weights_only = True
 
-    def _checkpoint(self, asked: str | None, root: str) -> str | None:
+    def _checkpoint(self, asked: str | None, trainer: Namespace) -> str | None:
         if asked is None:
             if self.config.subcommand != "fit":
                 raise ValueError(f"{self.config.subcommand} needs --ckpt_path FILE: it measures a trained model")
             return None
-        path = newest_checkpoint(Path(root)) if asked == "last" else Path(asked)
+        path = newest_checkpoint(Path(trainer.default_root_dir)) if asked == "last" else Path(asked)
         if path.is_dir():  # a run goes on from where it was, and is measured where it was best
             path = path / LAST if self.config.subcommand == "fit" else checkpoint_in(path)
-        read_checkpoint(path)
+        checkpoint = read_checkpoint(path)
+        step = checkpoint.get("global_step", 0)
+        if self.config.subcommand == "fit" and 0 <= trainer.max_steps <= step:
+            raise ValueError(
+                f"--ckpt_path {path} has all {step} steps, and trainer.max_steps={trainer.max_steps} asks for no more; "
+                "raise --trainer.max_steps"
+            )
+        self._given = shapes(checkpoint["state_dict"])
         return str(path)
 
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-            if isinstance(self.model, CompressionModule):
-                self.model.check_data(self.datamodule)
         except TypeError as error:  # arguments that do not go together
             raise ValueError(str(error)) from error
+
+    def _check_model(self) -> None:
+        """Raise ``ValueError`` for a model that goes neither with the data nor with the checkpoint."""
+        if not isinstance(self.model, CompressionModule):
+            return
+        self.model.check_data(self.datamodule)
+        hook = type(self.model).on_load_checkpoint
+        if self._given is None or not self.model.strict_loading or hook is not CompressionModule.on_load_checkpoint:
+            return  # what is loaded may be something else
+        if found := misfit(shapes(self.model.state_dict()), self._given):
+            raise ValueError(f"--ckpt_path is of another model than the config: {found}")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         settings = self._get(self.config_init, "trainer")
         if self.subcommand == "fit" and settings.enable_checkpointing is False:
             raise ValueError("trainer.enable_checkpointing=False: a run is its checkpoints; allowed: True")
+        self._check_model()  # before there is a folder
         root = settings.default_root_dir
         extra: list[Any] = []
         if self.subcommand == "fit":
-            logger = CSVLogger(root, name="")
+            if not settings.fast_dev_run and is_rank_zero():
+                self._claimed = claim(Path(root))
+            logger = CSVLogger(root, name="", version=self._claimed.name if self._claimed else None)
             kwargs["logger"] = self._loggers(logger)
             self.last = LastCheckpoint(logger.log_dir)
             best = BestCheckpoint(logger.log_dir)
@@ -197,6 +231,28 @@ class Cli(LightningCLI):
 def installed(package: str) -> bool:
     """Whether there is a package, without importing it."""
     return importlib.util.find_spec(package) is not None
+
+
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+"""Where launchers tell a process which one it is."""
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the first of its run, as far as that can be told before there is a trainer."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
+def claim(root: Path) -> Path:
+    """The folder of a new run, which is made: runs that start at once do not get the same."""
+    number = int(CSVLogger(root, name="").version)
+    while True:
+        folder = root / f"version_{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
 
 
 def newest_checkpoint(root: Path) -> Path:
@@ -291,8 +347,8 @@ def run(args: list[str]) -> None:
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
-        first, *_ = str(error).splitlines()
-        raise ValueError(f"--ckpt_path is of another model than the config: {first.rstrip(':')}") from error
+        told = textwrap.shorten(str(error), 300)  # torch lists every entry
+        raise ValueError(f"--ckpt_path is of another model than the config: {told}") from error
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise SystemExit(130) from None
