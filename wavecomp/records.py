@@ -124,6 +124,12 @@ def check_count(name: str, value: int, *, least: int = 1) -> None:
         raise ValueError(f"{name}={value} is {'too small' if least else 'negative'}; allowed: {least} and above")
 
 
+def check_weight(name: str, value: float) -> None:
+    """Raise ``ValueError`` unless ``value`` is 0 or above, and finite."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}={value} is out of range; allowed: 0 and above, finite")
+
+
 def check_type(name: str, value: object, *allowed: type, hint: str = "") -> None:
     """Raise ``TypeError`` unless ``value`` is of one of the types, or was before it was compiled.
 

@@ -19,6 +19,7 @@ from wavecomp.compressors.selection import (
     relative_loudness,
     spaced_by_place,
 )
+from wavecomp.records import check_weight
 
 
 class AdaptivePruner(Pruner):
@@ -94,8 +95,7 @@ class Shrinkage(AdaptivePruner):
         spread: float = 0.5,
     ) -> None:
         super().__init__(target_ratio=target_ratio, room=room, start=start)
-        if not 0 <= price < math.inf:
-            raise ValueError(f"price={price} is out of range; allowed: 0 and above, finite")
+        check_weight("price", price)
         if not 0 <= spread <= 1:
             raise ValueError(f"spread={spread} is out of range; allowed: 0 to 1")
         self.price, self.spread = price, spread

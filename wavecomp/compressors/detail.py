@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from wavecomp.bands import Bands
 from wavecomp.compressors.compressor import node_counts, scatter_rows
 from wavecomp.modules import Module
-from wavecomp.records import check_count, check_level, check_width, without_waiting
+from wavecomp.records import check_count, check_level, check_weight, check_width, without_waiting
 from wavecomp.wavelets import ChunkTransform
 
 
@@ -75,8 +75,7 @@ class DetailChannel(Module):
         check_count("level", level)
         if width is not None:
             check_count("width", width, least=0)
-        if not 0 <= scale < math.inf:
-            raise ValueError(f"scale={scale} is out of range; allowed: 0 and above, finite")
+        check_weight("scale", scale)
         weights = [1.0] * level if weights is None else list(weights)
         if len(weights) != level or not all(0 <= weight < math.inf for weight in weights):
             raise ValueError(f"weights={weights} of level={level}; allowed: one per level, 0 and above, finite")

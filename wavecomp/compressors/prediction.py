@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +12,7 @@ from wavecomp.bands import Bands
 from wavecomp.compressors.compressor import node_counts
 from wavecomp.compressors.selection import relative_loudness
 from wavecomp.modules import Module, weight_dtype
-from wavecomp.records import check_count, check_shape, check_width
+from wavecomp.records import check_count, check_shape, check_weight, check_width
 
 
 class DetailPredictor(Module):
@@ -51,8 +50,7 @@ class DetailPredictor(Module):
         check_count("dim", dim)
         check_count("level", level)
         check_count("hidden", hidden)
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"weight={weight} is out of range; allowed: 0 and above, finite")
+        check_weight("weight", weight)
         self.dim, self.level, self.weight = dim, level, weight
         self.read = nn.ModuleList(nn.Linear(dim, hidden) for _ in range(level))
         self.guess = nn.ModuleList(nn.Linear(hidden, dim) for _ in range(level))

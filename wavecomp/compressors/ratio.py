@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from wavecomp.compressors.forecast import Forecast
 from wavecomp.compressors.pruner import check_ratio
+from wavecomp.records import check_weight
 
 REACH = 40.0
 """How far the logarithm of a threshold goes from the first one."""
@@ -75,8 +76,7 @@ class RatioController(nn.Module):
         check_ratio(target_ratio)
         if not 0 < start < math.inf:
             raise ValueError(f"start={start} is no threshold; allowed: above 0, finite")
-        if not 0 <= gain < math.inf:
-            raise ValueError(f"gain={gain} is out of range; allowed: 0 and above, finite")
+        check_weight("gain", gain)
         self.target_ratio = target_ratio
         self.start, self.gain = start, gain
         for name in ("last", "speed", "error", "power", "log_gain"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,7 +9,7 @@ from torch.nn import functional as F
 from wavecomp.codes import Chunks, Codes
 from wavecomp.compressors.compressor import gather_rows
 from wavecomp.compressors.counted import CountedCompressor
-from wavecomp.records import check_count
+from wavecomp.records import check_count, check_weight
 
 
 class SurprisalDropCompressor(CountedCompressor):
@@ -43,8 +41,7 @@ class SurprisalDropCompressor(CountedCompressor):
     ) -> None:
         super().__init__(count=count, encoding=encoding)
         check_count("window", window)
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"weight={weight} is out of range; allowed: 0 and above, finite")
+        check_weight("weight", weight)
         self.window = window
         self.weight = weight
         self.predictor = nn.Sequential(nn.Conv1d(dim, dim, window), nn.GELU(), nn.Conv1d(dim, dim, 1))
