@@ -128,12 +128,27 @@ def test_layout_names_every_coefficient():
     assert len(layout) == 8
 
 
-def test_positions_are_the_centroids_of_the_rows():
-    transform = wc.DWT1d("db4", level=4)
+@pytest.mark.parametrize("make", [wc.OrthogonalFilterBank, lambda: wc.LiftingFilterBank("bior2.2"), lambda: "haar"])
+def test_positions_are_the_centroids_of_the_rows(make):
+    transform = wc.DWT1d(make(), level=4)
     matrix = transform.analysis_matrix(64, torch.empty(0, dtype=torch.float64))
     power = matrix.square()
     centroid = (power * torch.arange(64)).sum(-1) / power.sum(-1)
     torch.testing.assert_close(transform.layout(64).position.double(), centroid, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [45, 64, 301])
+@pytest.mark.parametrize("bank", ["db2", "db4", "sym5", "bior2.2", "bior4.4", wc.MBandFilterBank(3)], ids=str)
+def test_positions_of_rows_that_wrap_lie_where_these_read_and_in_order(bank, length):
+    transform = wc.DWT1d(bank, level=2)
+    layout = transform.layout(length)
+    assert layout.position.min() >= 0 and layout.position.max() <= length - 1
+    for position in layout.position.split(list(layout.counts)):
+        assert (position.diff() >= 0).all()
+    power = transform.analysis_matrix(length, torch.empty(0, dtype=torch.float64)).square()
+    away = (torch.arange(length) - layout.position[:, None]).abs()
+    away = torch.minimum(away, length - away)  # around the ends
+    assert ((power * away).sum(-1) / power.sum(-1) < 2 * layout.support).all()
 
 
 def test_half_precision_stays_close():

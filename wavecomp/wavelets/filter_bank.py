@@ -28,6 +28,7 @@ class FilterBank(Module):
         dim: the channels that a bank must be given, ``None`` for any.
         reach: samples that an output of a linear bank reads before and behind those that it stands for, around the end
             of the row or of the row but its last sample.
+        wraps: whether outputs near an end read samples of the other one.
         follows_constants: whether the ends depend on what earlier levels made of a constant. Such a bank's methods
             take it as ``ones=``: the approximation of a constant one so far, ``(rows or 1, length, heads)``.
     """
@@ -38,6 +39,7 @@ class FilterBank(Module):
     heads: int = 1
     dim: int | None = None
     reach: int = 0
+    wraps: bool = False
     follows_constants: bool = False
 
     def analysis(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -77,6 +79,8 @@ class WaveletFilterBank(FilterBank):
         >>> low.shape[-2], high.shape[-2]
         (4, 3)
     """
+
+    wraps = True
 
     def __init__(self, wavelet: Wavelet) -> None:
         super().__init__()

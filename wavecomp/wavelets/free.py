@@ -31,6 +31,7 @@ class FreeFilterBank(FilterBank):
     """
 
     exact = False
+    wraps = True
 
     def __init__(self, init: Wavelet = "db4", *, heads: int = 1) -> None:
         super().__init__()

@@ -39,6 +39,8 @@ class MBandFilterBank(FilterBank):
         ([4, 3, 3], True)
     """
 
+    wraps = True
+
     def __init__(self, branches: int = 3, *, order: int = 1, heads: int = 1) -> None:
         super().__init__()
         check_count("branches", branches, least=2)

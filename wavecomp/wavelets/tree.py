@@ -175,8 +175,9 @@ class Cascade:
     def positions(self, length: int) -> Tensor:
         """The centroid of each squared row of the transform.
 
-        The rows near both ends are looked at in a signal that is shorter by whole strides; those between are strides
-        apart.
+        Of a bank that wraps, in a signal that is cut open as far as can be from the samples that the row stands for;
+        what then lies before the first sample, or behind the last, is put on that. The rows near both ends are looked
+        at in a signal that is shorter by whole strides; those between are strides apart.
         """
         rate = math.prod([bank.branches for bank in self.banks])
         reach = max(bank.reach for bank in self.banks)
@@ -185,9 +186,14 @@ class Cascade:
         near = [_ends(int(self.count(path, short)), ends) for path in self.leaves]
         starts = [0, *itertools.accumulate(int(self.count(path, short)) for path in self.leaves)]
         power = self._rows(short, torch.cat([start + index for start, index in zip(starts, near)])).square()
-        place = torch.arange(short, dtype=power.dtype)
-        place = torch.where(place < short // 2, place, place + (length - short))
-        found = ((power @ place) / power.sum(-1)).float().split([len(index) for index in near])
+        place = torch.arange(short, dtype=power.dtype).expand_as(power)
+        if any(bank.wraps for bank in self.banks):
+            strides = [math.prod([bank.branches for bank in self.banks[: len(path)]]) for path in self.leaves]
+            own = torch.cat([stride * index + (stride - 1) / 2 for stride, index in zip(strides, near)])[:, None]
+            place = own + (place - own + short / 2).remainder(short) - short / 2
+        centre = ((power * place).sum(-1) / power.sum(-1)).clamp(0, short - 1)
+        centre = torch.where(centre < short // 2, centre, centre + (length - short))
+        found = centre.float().split([len(index) for index in near])
         return torch.cat([self._between(path, centre, length) for path, centre in zip(self.leaves, found)])
 
     def _rows(self, length: int, wanted: Tensor) -> Tensor:
