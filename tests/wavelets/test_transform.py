@@ -260,3 +260,16 @@ def test_missing_bands_count_as_zeros_at_every_level(mode, length):
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_zeros_beyond_the_ends_are_zeros_whatever_stands_there():
+    x = torch.tensor([1.0, 2.0, 3.0, torch.inf])
+    for mine, theirs in zip(dwt(x, "db2", mode="zero"), pywt.dwt(x.numpy(), "db2", mode="zero")):
+        assert not mine.isnan().any() and mine.isinf().tolist() == np.isinf(theirs).tolist()
+
+
+@pytest.mark.parametrize("dtype, bound", [(torch.bfloat16, 4e-3), (torch.float16, 5e-4)])
+def test_half_precision_is_rounded_once(dtype, bound):
+    x = torch.randn(1000, dtype=torch.float64).to(dtype)
+    for mine, exact in zip(dwt(x, "db20"), dwt(x.double(), "db20")):
+        assert mine.dtype == dtype and ((mine.double() - exact).abs() <= bound * exact.abs() + 1e-4).all()
