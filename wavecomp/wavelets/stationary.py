@@ -128,8 +128,8 @@ def causal_swt(data: Tensor, wavelet: Wavelet, *, level: int, axis: int = -1) ->
 def _filtered(samples: Tensor, taps: tuple[float, ...], spread: int, axis: int) -> Tensor:
     """Convolution with taps that stand ``spread`` samples apart, where all of them meet a sample."""
     reach = spread * (len(taps) - 1)
-    count = samples.shape[axis] - reach
-    found = total(tap * wide(samples.narrow(axis, reach - spread * j, count)) for j, tap in enumerate(taps))
+    count, precise = samples.shape[axis] - reach, wide(samples)
+    found = total(tap * precise.narrow(axis, reach - spread * j, count) for j, tap in enumerate(taps))
     return found.to(samples.dtype)
 
 

@@ -188,7 +188,7 @@ class Cascade:
         power = self._rows(short, torch.cat([start + index for start, index in zip(starts, near)])).square()
         place = torch.arange(short, dtype=power.dtype).expand_as(power)
         if any(bank.wraps for bank in self.banks):
-            strides = [math.prod([bank.branches for bank in self.banks[: len(path)]]) for path in self.leaves]
+            strides = [self._stride(path) for path in self.leaves]
             own = torch.cat([stride * index + (stride - 1) / 2 for stride, index in zip(strides, near)])[:, None]
             place = own + (place - own + short / 2).remainder(short) - short / 2
         centre = ((power * place).sum(-1) / power.sum(-1)).clamp(0, short - 1)
@@ -206,10 +206,13 @@ class Cascade:
     def _between(self, path: Path, centre: Tensor, length: int) -> Tensor:
         """All positions of a band from those of its ends."""
         missing = int(self.count(path, length)) - len(centre)
-        stride = math.prod([bank.branches for bank in self.banks[: len(path)]])
         half = len(centre) // 2
-        between = centre[half - 1] + stride * torch.arange(1, missing + 1) if missing else centre[:0]
+        between = centre[half - 1] + self._stride(path) * torch.arange(1, missing + 1) if missing else centre[:0]
         return torch.cat([centre[:half], between, centre[half:]])
+
+    def _stride(self, path: Path) -> int:
+        """Samples from one coefficient of a band to the next."""
+        return math.prod([bank.branches for bank in self.banks[: len(path)]])
 
     def _total(self, units: Tensor) -> Tensor | None:
         if not any(bank.follows_constants for bank in self.banks):
