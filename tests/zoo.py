@@ -105,6 +105,16 @@ def every_transform(level=2):
             yield f"{kind.__name__}-{name}", lambda make=make: make(level)
 
 
+def centroids(power, support, index, *, wraps):
+    """Where squared rows ``(rows, length)`` lie; one that wraps is cut open opposite to the samples it stands for."""
+    length = power.shape[-1]
+    place = torch.arange(length, dtype=torch.float64)
+    if wraps:
+        own = (support * index + (support - 1) / 2)[:, None]
+        place = own + (place - own + length / 2).remainder(length) - length / 2
+    return ((power * place).sum(-1) / power.sum(-1)).clamp(0, length - 1)
+
+
 def wavelet_compressor(pruner=None, *, wavelet="haar", transform=None, width=None):
     pruner = pruner or wc.KeepLowpass(COUNT)
     level = 2 if isinstance(pruner, wc.KeepLowpass) else 4

@@ -217,12 +217,8 @@ def test_the_layout_of_a_chunk_says_what_the_rows_of_its_transform_say(bank):
             power = power + rows.square().sum(-1)
             for wave in (angles.cos(), angles.sin()):
                 spectrum = spectrum + (wave @ rows).square().sum(-1)
-        where = t.expand_as(power)
-        if transform.filter_banks[0].wraps:  # cut open opposite to what the row stands for
-            support = layout.support[:, place]
-            own = (support * layout.index[:, place] + (support - 1) / 2)[:, None]
-            where = own + (where - own + 24).remainder(48) - 24
-        centre = ((power * where).sum(-1) / power.sum(-1)).clamp(0, 47)
+        wraps = transform.filter_banks[0].wraps
+        centre = zoo.centroids(power, layout.support[:, place], layout.index[:, place], wraps=wraps)
         torch.testing.assert_close(layout.position[:, place].double(), centre, rtol=0, atol=1e-4)
         loudest = spectrum @ torch.linspace(0, 0.5, 257, dtype=torch.float64) / spectrum.sum(-1)
         inside = (layout.position[:, place] > 12) & (layout.position[:, place] < 36)

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+import zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -270,11 +271,8 @@ def test_positions_of_a_long_signal_are_those_of_its_rows():
         transform = wc.DWT1d(bank, level=2)
         for length in (997, 1000):
             matrix = transform.analysis_matrix(length, torch.empty(0, dtype=torch.float64)).detach().square()
-            layout, place = transform.layout(length), torch.arange(float(length), dtype=torch.float64)
-            if transform.filter_banks[0].wraps:  # cut open opposite to what the row stands for
-                own = (layout.support * layout.index + (layout.support - 1) / 2)[:, None]
-                place = own + (place - own + length / 2).remainder(length) - length / 2
-            centre = ((matrix * place).sum(-1) / matrix.sum(-1)).clamp(0, length - 1)
+            layout, wraps = transform.layout(length), transform.filter_banks[0].wraps
+            centre = zoo.centroids(matrix, layout.support, layout.index, wraps=wraps)
             torch.testing.assert_close(layout.position.double(), centre, rtol=0, atol=1e-3)
 
 
