@@ -13,9 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
+import processes
 import pytest
 import torch
 import yaml
+import zoo
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 
@@ -25,7 +27,7 @@ from wavecomp.files.recipes import recipe_path, recipes
 from wavecomp.training import LanguageModelModule
 from wavecomp.training.cli import RANKS, claim, is_rank_zero, with_recipe_paths
 
-TINY = str(Path(__file__).parent / "tiny.yaml")
+TINY = str(zoo.TINY)
 MORE = ["--trainer.max_steps", "9"]
 """Of a run that goes on behind the eight steps of the recipe."""
 
@@ -208,12 +210,9 @@ def test_one_and_all_batches_are_told_apart(more, tmp_path, monkeypatch):
 
 
 def test_a_run_that_resumes_has_the_controller_of_one_that_went_on(tmp_path, monkeypatch):
-    recipe = yaml.safe_load(Path(TINY).read_text())
-    (network,) = recipe["model"]["init_args"]["model"]["init_args"]["body"]["init_args"]["chunk_networks"]
-    compressor = network.get("init_args", network)["compressor"]["init_args"]
-    compressor["transform"]["init_args"]["level"] = 4
-    compressor["pruner"] = {"class_path": "wavecomp.Shrinkage", "init_args": {"target_ratio": 4}}
-    compressor.pop("detail_channel", None)
+    transform = {"class_path": "wavecomp.DWT1d", "init_args": {"filter_bank": "haar", "level": 4}}
+    pruner = {"class_path": "wavecomp.Shrinkage", "init_args": {"target_ratio": 4}}
+    recipe = zoo.tiny_recipe_of_wavelets(transform=transform, pruner=pruner, detail_channel=None)
     (tmp_path / "adaptive.yaml").write_text(yaml.safe_dump(recipe))
     run = ["fit", "--config", str(tmp_path / "adaptive.yaml"), "--trainer.default_root_dir", str(tmp_path)]
     cli.main(run)
@@ -270,16 +269,17 @@ def test_a_run_that_validates_nothing_has_a_checkpoint_all_the_same(tmp_path, mo
 
 @pytest.mark.slow
 def test_a_run_that_is_told_to_end_saves_and_does_not_look_finished(tmp_path):
-    command = [sys.executable, "-m", "wavecomp", "fit", "--config", TINY, "--trainer.default_root_dir", str(tmp_path)]
-    command += ["--trainer.accumulate_grad_batches", "4"]  # in which most batches end no step
-    settings = ["--trainer.max_steps", "100000", "--trainer.val_check_interval", "100000"]
-    run = subprocess.Popen([*command, *settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = ["fit", "--config", TINY, "--trainer.default_root_dir", tmp_path]
+    command += ["--trainer.accumulate_grad_batches", 4]  # in which most batches end no step
+    settings = ["--trainer.max_steps", 100_000, "--trainer.val_check_interval", 100_000]
+    run = processes.start_command(*command, *settings, said=tmp_path / "said.txt")
     metrics = tmp_path / "version_0" / "metrics.csv"
-    while not metrics.exists() and run.poll() is None:
+    while not metrics.exists() and run.is_alive():
         time.sleep(0.1)
     run.terminate()
-    out, _ = run.communicate(timeout=120)
-    assert run.returncode == 143, out
+    run.join(120)
+    out = (tmp_path / "said.txt").read_text()
+    assert run.exitcode == 143, out
     assert "Resume with the same command and --ckpt_path last" in out
     assert torch.load(tmp_path / "version_0" / "last.ckpt", weights_only=True)["global_step"] > 0
 
@@ -572,7 +572,7 @@ def test_a_misspelt_recipe_key_is_named(place, key, tmp_path, capsys):
 
 
 def test_a_bad_value_deep_in_a_recipe_is_named(tmp_path, capsys):
-    text = Path(TINY).read_text()
+    text = yaml.safe_dump(zoo.tiny_recipe_of_wavelets())
     for good, bad, message in (
         ("filter_bank: haar", "filter_bank: wavy", "wavelet='wavy' is not a discrete wavelet"),
         ("level: 2", "level: 7", "level=7 is too deep for chunk_length=16"),

@@ -4,8 +4,10 @@ The gates loop over these tables; ``test_gates.py`` fails when a public class is
 """
 
 import functools
+from pathlib import Path
 
 import torch
+import yaml
 from torch import nn
 
 import wavecomp as wc
@@ -15,6 +17,8 @@ CHUNK = 16
 COUNT = 4
 
 RATIO = 4.0  # of those that are given one
+
+TINY = Path(__file__).parent / "tiny.yaml"
 
 PRUNERS = {
     wc.KeepLowpass: lambda: wc.KeepLowpass(COUNT),
@@ -305,3 +309,18 @@ class Given(nn.Module):
 
     def forward(self, tokens):
         return self.embeddings[:, : tokens.shape[1]]
+
+
+def tiny_recipe_of_wavelets(**changes):
+    """The recipe of tiny.yaml with a wavelet compressor, of which some settings are changed; it is read more slowly."""
+    recipe = yaml.safe_load(TINY.read_text())
+    settings = {
+        "transform": {"class_path": "wavecomp.DWT1d", "init_args": {"filter_bank": "haar", "level": 2}},
+        "pruner": {"class_path": "wavecomp.KeepLowpass", "init_args": {"count": COUNT}},
+        "detail_channel": {"class_path": "wavecomp.DetailChannel", "init_args": {"dim": DIM, "level": 2}},
+        "encoding": {"class_path": "wavecomp.PositionFrequencyEncoding", "init_args": {"dim": DIM}},
+    }
+    (network,) = recipe["model"]["init_args"]["model"]["init_args"]["body"]["init_args"]["chunk_networks"]
+    compressor = {"class_path": "wavecomp.WaveletCompressor", "init_args": settings | changes}
+    network["init_args"]["compressor"] = compressor
+    return recipe

@@ -18,7 +18,7 @@ from wavecomp import cli
 from wavecomp.commands import compress, generate, inspect
 from wavecomp.files import CodesWriter, build
 
-TINY = Path(__file__).parent.parent / "tiny.yaml"
+TINY = zoo.TINY
 
 
 @pytest.fixture(scope="module")

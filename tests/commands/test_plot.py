@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 import zoo
-from test_commands import TINY, checkpoint, fails, out_of
+from test_commands import checkpoint, fails, out_of
 from torch import nn
 
 import wavecomp as wc
@@ -20,10 +20,7 @@ TEXT = b"What is drawn of a text is what a model makes of it."
 
 def folder_of(folder, **changes):
     """A run that nobody trained: its config with some settings of the wavelet compressor changed."""
-    config = yaml.safe_load(TINY.read_text())
-    model = config["model"]["init_args"]["model"]["init_args"]
-    model["body"]["init_args"]["chunk_networks"][0]["init_args"]["compressor"]["init_args"].update(changes)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "config.yaml").write_text(yaml.safe_dump(zoo.tiny_recipe_of_wavelets(**changes)))
     checkpoint(folder, zoo.perturb(build(folder / "config.yaml"), std=0.3))
     return folder
 

@@ -2,13 +2,10 @@
 checkpoint."""
 
 import csv
-import multiprocessing
 import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import NamedTuple
 
 import lightning as L
 import numpy as np
+import processes
 import pytest
 import torch
 import torch.distributed as dist
@@ -37,7 +35,7 @@ from wavecomp.training import (
 )
 from wavecomp.training.data.samples import Generated, Sample
 
-TINY = Path(__file__).parent.parent / "tiny.yaml"
+TINY = zoo.TINY
 RANKS = 2
 PATIENCE = 120.0  # seconds, far beyond what anything here takes
 
@@ -52,13 +50,12 @@ class Ranks:
     """Processes of one gloo group, which run functions of this file on demand."""
 
     def __init__(self):
-        context = multiprocessing.get_context("spawn")
         port = free_port()
         self.pipes, self.processes = [], []
         for rank in range(RANKS):
-            mine, theirs = context.Pipe()
+            mine, theirs = processes.context.Pipe()
             self.pipes.append(mine)
-            self.processes.append(context.Process(target=serve, args=(rank, port, theirs), daemon=True))
+            self.processes.append(processes.context.Process(target=serve, args=(rank, port, theirs), daemon=True))
             self.processes[-1].start()
 
     def __call__(self, function, *args, **settings):
@@ -468,12 +465,11 @@ def test_recipes_stop_at_one_step_and_resume(recipe, ranks, tmp_path):
 def start_ranks(folder, recipe, *more):
     """``wavecomp fit`` without end on two ranks, as a cluster starts them."""
     port = free_port()
-    command = [Path(sys.executable).parent / "wavecomp", "fit", "--config", TINY, "--config", recipe, *more]
+    command = ["fit", "--config", TINY, "--config", recipe, *more]
     settings = ["--trainer.default_root_dir", folder, "--trainer.max_steps", "1000000"]
     for rank in range(RANKS):
         place = {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-        with open(folder / f"rank{rank}.txt", "w") as said:
-            yield subprocess.Popen([*command, *settings], env={**os.environ, **place}, stdout=said, stderr=said)
+        yield processes.start_command(*command, *settings, said=folder / f"rank{rank}.txt", **place)
 
 
 def wait_for(condition):
@@ -495,16 +491,17 @@ def wait_for(condition):
     ids=["dies", "hangs", "dies-chunk-parallel", "dies-fsdp"],
 )
 def test_a_lost_rank_ends_the_job_and_training_resumes(recipe, lost, how, error, ranks, tmp_path):
-    processes = list(start_ranks(tmp_path, recipe, "--trainer.strategy.init_args.timeout", "0:00:10"))
+    started = list(start_ranks(tmp_path, recipe, "--trainer.strategy.init_args.timeout", "0:00:10"))
     checkpoint = tmp_path / "version_0" / "last.ckpt"
     try:
-        wait_for(lambda: checkpoint.exists() or any(process.poll() is not None for process in processes))
-        processes[lost].send_signal(how)
-        assert processes[1 - lost].wait(30) != 0
+        wait_for(lambda: checkpoint.exists() or not all(process.is_alive() for process in started))
+        os.kill(started[lost].pid, how)
+        started[1 - lost].join(30)
+        assert started[1 - lost].exitcode not in (None, 0)
     finally:
-        for process in processes:
+        for process in started:
             process.kill()
-            process.wait(PATIENCE)
+            process.join(PATIENCE)
     assert re.search(error, (tmp_path / f"rank{1 - lost}.txt").read_text())
     step = torch.load(checkpoint, weights_only=True)["global_step"]
     assert ranks(fit, tmp_path, recipe, "--ckpt_path", "last", "--trainer.max_steps", str(step + 2)) == [0, 0]

@@ -129,7 +129,7 @@ def _filtered(samples: Tensor, taps: tuple[float, ...], spread: int, axis: int) 
     """Convolution with taps that stand ``spread`` samples apart, where all of them meet a sample."""
     reach = spread * (len(taps) - 1)
     count, precise = samples.shape[axis] - reach, wide(samples)
-    found = total(tap * precise.narrow(axis, reach - spread * j, count) for j, tap in enumerate(taps))
+    found = total((tap, precise.narrow(axis, reach - spread * j, count)) for j, tap in enumerate(taps))
     return found.to(samples.dtype)
 
 

@@ -56,11 +56,9 @@ def dwt(data: Tensor, wavelet: Wavelet, *, mode: str = "symmetric", axis: int = 
     counted = length + length % 2 if mode == "periodization" else length
     samples = extend(wide(data), last - start, max(2 * count - 1 + start - counted, 0), mode=mode, axis=axis)
 
-    def filtered(dec: tuple[float, ...]) -> Tensor:
-        found = total(tap * _every_second(samples, axis, last - j, count) for j, tap in enumerate(dec))
-        return found.to(data.dtype)
-
-    return filtered(taps.dec_lo), filtered(taps.dec_hi)
+    windows = [_every_second(samples, axis, last - j, count) for j in range(len(taps))]
+    cA, cD = (total(zip(dec, windows)).to(data.dtype) for dec in (taps.dec_lo, taps.dec_hi))
+    return cA, cD
 
 
 def idwt(
@@ -112,17 +110,16 @@ def idwt(
     shift = len(taps) // 2 - 1 if periodic else len(taps) - 2
     steps = [i for i in range(-len(taps), len(taps)) if 0 <= 2 * i + 1 + shift <= len(taps)]
     place = torch.arange(-max(steps), whole // 2 - min(steps), device=given[0].device)
-    place = place.remainder(count) if periodic else place
+    place = place.remainder(count) if periodic else place.clamp(0, count - 1)
+
+    windows = []  # each band's filter with what each of its taps meets
+    for c, rec in ((cA, taps.rec_lo), (cD, taps.rec_hi)):
+        if c is not None:
+            wrapped = wide(c).index_select(axis, place)
+            windows += [(rec, 2 * i + shift, wrapped.narrow(axis, max(steps) - i, whole // 2)) for i in steps]
 
     def phase(p: int) -> Tensor:
-        terms = []
-        for c, rec in ((cA, taps.rec_lo), (cD, taps.rec_hi)):
-            if c is not None:
-                wrapped = wide(c).index_select(axis, place.clamp(0, count - 1))
-                for i in steps:
-                    if 0 <= (k := 2 * i + p + shift) < len(rec):
-                        terms.append(rec[k] * wrapped.narrow(axis, max(steps) - i, whole // 2))
-        return total(terms)
+        return total((rec[k + p], window) for rec, k, window in windows if 0 <= k + p < len(rec))
 
     pairs = torch.stack([phase(0), phase(1)], dim=axis + 1).flatten(axis, axis + 1).to(given[0].dtype)
     return pairs if length is None else pairs.narrow(axis, 0, length)
@@ -280,8 +277,10 @@ def wide(data: Tensor) -> Tensor:
     return data.to(torch.promote_types(data.dtype, torch.float32))
 
 
-def total(terms: Iterable[Tensor]) -> Tensor:
-    first, *rest = terms
-    for term in rest:
-        first = first + term
-    return first
+def total(terms: Iterable[tuple[float, Tensor]]) -> Tensor:
+    """The sum of tensors, each times its tap."""
+    (tap, first), *rest = terms
+    found = tap * first
+    for tap, term in rest:
+        found = torch.add(found, term, alpha=tap)
+    return found
