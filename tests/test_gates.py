@@ -399,6 +399,7 @@ controlled = pytest.mark.parametrize(
 
 @controlled
 @pytest.mark.parametrize("target", [2.5, 4.0])
+@torch.no_grad()
 def test_the_ratio_is_met_by_control_and_by_calibration(make, target):
     compressor = make()
     (controller,) = (module for module in compressor.modules() if isinstance(module, wc.RatioController))
