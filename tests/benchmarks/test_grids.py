@@ -325,8 +325,11 @@ def test_a_recipe_is_trained_as_the_command_line_does(tmp_path, monkeypatch):
     entry = member()
     assert entry["recipe"] == "copy + copy-mean-pool" and entry["steps"] == 4
     assert entry["metrics"]["val/compression_ratio"] == 4 and entry["metrics"]["val/loss"] > 3
-    (row,) = rows(recipes.table([entry | {"took": 90.0}]))
-    assert row[0] == "copy + copy-mean-pool" and row[-1] == "1.5" and row[2] == "4"
+    told = {"took": 90.0, "device": "AMD EPYC, 2 threads"}
+    (row,) = rows(recipes.table([entry | told]))
+    assert row[0] == "copy + copy-mean-pool" and row[2] == "4" and row[-2:] == ["2", "1.5"]
+    (on_gpu,) = rows(recipes.table([entry | told | {"device": "NVIDIA H200"}]))
+    assert on_gpu[-2:] == ["", "1.5"]
     kept = wc.load(recipes.RUNS / "small" / "copy+copy-mean-pool-0" / "version_0")
     assert isinstance(kept.body.chunk_networks[0].compressor, wc.MeanPoolCompressor)
 

@@ -77,7 +77,7 @@ def table(runs: Sequence[Run]) -> str:
         "Gain: what text costs more with the codes hidden. Partial is `PartialSynthesis`, whose training begins with "
         "more codes, but for `direct`, and whose levels go by how loud a chunk is, or, `predicted`, by what a "
         "`DetailPredictor` missed of it; leaves are `DyadicLeaves`; uneven is rate where one sentence stands in every "
-        f"other {2 * CHUNK} bytes; "
+        f"other {2 * CHUNK} bytes; codes of a chunk are the fewest and the most of any, uneven left out; "
         f"with a channel, details travel under each code. Models are {DIM} wide, chunks {CHUNK} long; "
         + ", ".join(f"{task} {steps}" for task, steps in STEPS.items())
         + f" steps of {tasks.ROWS} rows, text-16k of one of {tasks.LONG_TEXT:,} bytes. Stacked is a model of two "
@@ -87,18 +87,24 @@ def table(runs: Sequence[Run]) -> str:
     for ratio in sorted({entry["asked"] for entry in runs}):
         mine = [entry for entry in runs if entry["asked"] == ratio]
         present = [task for task in STEPS if any(entry["task"] == task for entry in mine)]
+        counted = ["codes of a chunk"] if any(map(_told_of_chunks, mine)) else []
         rows = []
         for name, own, figures in bits_by_task(mine, "compressor", present, SEEDS):
             gains = [entry["gain"] for entry in own if entry["task"] == "text"]
             reached = [entry["ratio"] for entry in own if entry["ratio"] is not None]
-            of_chunks = [count for entry in own for count in entry.get("codes_of_chunks", ())]
+            of_chunks = span([count for entry in own for count in _told_of_chunks(entry)], "d")
             sizes = span([entry["parameters"] / 1000 for entry in own], ".0f")
             gain = [mean_and_spread(gains, SEEDS)] if "text" in present else []
-            rows.append([name, *figures, *gain, span(reached), span(of_chunks, "d"), sizes])
+            rows.append([name, *figures, *gain, span(reached), *[of_chunks] * len(counted), sizes])
         gain = ["gain on text"] if "text" in present else []
-        header = ["compressor", *present, *gain, "ratio reached", "codes of a chunk", "parameters, thousands"]
+        header = ["compressor", *present, *gain, "ratio reached", *counted, "parameters, thousands"]
         parts += [f"Ratio {ratio}:", markdown(header, rows)]
     return "\n\n".join(parts)
+
+
+def _told_of_chunks(entry: Run) -> Sequence[int]:
+    """How many codes chunks have, but where a text is of two kinds."""
+    return () if entry["task"] == "uneven" else entry.get("codes_of_chunks", ())
 
 
 def figure(runs: Sequence[Run]) -> Drawing:

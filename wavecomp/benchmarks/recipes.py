@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import torch
 
 from wavecomp.benchmarks import grid
 from wavecomp.benchmarks.measure import Options, Run
-from wavecomp.benchmarks.tables import markdown, mean_and_spread
+from wavecomp.benchmarks.tables import markdown, mean_and_spread, span
 from wavecomp.benchmarks.targets import Target, where
 from wavecomp.benchmarks.tasks import parameters
 from wavecomp.files import load
@@ -70,13 +71,15 @@ def table(runs: Sequence[Run]) -> str:
             for key, form in COLUMNS.values()
         ]
         minutes = mean_and_spread([entry["took"] / 60 for entry in mine if "took" in entry], form=".1f")
-        rows.append([recipe, f"{mine[0]['parameters']:,}", f"{mine[0]['steps']:,}", *figures, minutes])
+        cores = [re.search(r"(\d+) threads", entry["device"]) for entry in mine]
+        threads = span([int(found[1]) for found in cores if found], "d")
+        rows.append([recipe, f"{mine[0]['parameters']:,}", f"{mine[0]['steps']:,}", *figures, threads, minutes])
     note = (
         "On validation, after the last step: bits of what is asked for, per byte or answer; the share of the answers "
         "that is right; the context gain, in the same bits; tokens per code. Mean over seeds ± the furthest of them. "
         f"The text is that of `{LONGER}`; quickstart itself reads the sources of Python's standard library."
     )
-    return f"{note}\n\n{markdown(['recipe', 'parameters', 'steps', *COLUMNS, 'minutes'], rows)}"
+    return f"{note}\n\n{markdown(['recipe', 'parameters', 'steps', *COLUMNS, 'threads', 'minutes'], rows)}"
 
 
 def targets() -> list[Target]:

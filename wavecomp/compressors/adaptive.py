@@ -26,7 +26,8 @@ class AdaptivePruner(Pruner):
     """A pruner with a target ratio: a threshold that a controller moves, and slots with room above the mean budget.
 
     Args:
-        target_ratio: tokens per code, 1 and above.
+        target_ratio: tokens per code, 1 and above. Of the codes that a chunk has by it the approximations are a quarter
+            at most: a high ratio takes a deep transform, and :meth:`capacity` refuses one that is too shallow.
         room: places of a chunk over the mean budget; a chunk that asks for more loses its finest, quietest.
         start: the threshold before anything was counted.
 
@@ -182,6 +183,9 @@ class BandDrop(AdaptivePruner):
         target_ratio, start: as in :class:`AdaptivePruner`.
         room: places of a chunk over the mean budget; of the bands that a chunk asks for the finest, quietest go until
             the others fit.
+
+    Raises:
+        ValueError: what :class:`AdaptivePruner` refuses.
     """
 
     def __init__(self, *, target_ratio: float, room: float = 3.0, start: float = 1.0) -> None:

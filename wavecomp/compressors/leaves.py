@@ -36,7 +36,8 @@ class DyadicLeaves(NodeCompressor):
 
     Args:
         transform: of two branches; its level is that of the largest leaves.
-        target_ratio: tokens per code over all, held by a controller of tau.
+        target_ratio: tokens per code over all, held by a controller of tau; the largest leaves of a chunk are a quarter
+            at most of the codes that it has by it.
         dim: width of the values, for the learned part of the score.
         room: slots of a chunk over the mean budget; a chunk that asks for more is not split at its finest, quietest.
         start: tau before anything was counted.

@@ -216,7 +216,8 @@ class GlobalTopK(Pruner):
     water-filling; Shannon, 1959).
 
     Args:
-        target_ratio: tokens per code of each row, 1 and above.
+        target_ratio: tokens per code of each row, 1 and above; how deep the transform is for it says
+            :class:`~wavecomp.compressors.adaptive.AdaptivePruner`.
         room: places of a chunk over the mean budget; a chunk that asks for more loses its quietest, and the budget goes
             to other chunks.
 

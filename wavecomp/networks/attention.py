@@ -188,12 +188,12 @@ class WindowAttention(nn.Module):
 
     Args:
         dim: width of the sequence.
-        heads: heads, a divisor of dim.
+        heads: heads; dim is a multiple of four times as many.
         support_bias: whether each head learns how far a place counts as the tokens it stands for
             (:func:`support_attention`), from not at all on.
 
     Raises:
-        ValueError: heads that do not divide dim into even widths.
+        ValueError: heads that do not go with dim.
     """
 
     def __init__(self, *, dim: int, heads: int, support_bias: bool = False) -> None:
@@ -249,12 +249,15 @@ class MemoryAttention(nn.Module):
 
     Args:
         dim: width of the sequence and of the codes.
-        heads: heads, a divisor of dim.
+        heads: heads; dim is a multiple of four times as many.
         support_bias: whether each head learns how far a code counts as the tokens it stands for
             (:func:`support_attention`), from not at all on; the sink counts as one.
         count_scale: whether each head multiplies its scores by ``scale * log(1 + codes seen)``, with scales that start
             at 1/4. One key among n keeps its share of the softmax when its score grows as log n: what was learned over
             few codes is as sharp over many (Scalable-Softmax; Nakanishi, 2025).
+
+    Raises:
+        ValueError: heads that do not go with dim.
     """
 
     def __init__(self, *, dim: int, heads: int, support_bias: bool = False, count_scale: bool = False) -> None:

@@ -58,7 +58,7 @@ class LocalDecoder(Module):
 
     Args:
         dim: width of tokens and codes.
-        heads: attention heads.
+        heads: attention heads; dim is a multiple of four times as many.
         layers: Transformer blocks.
         window: tokens that each block looks back, its own place included, across chunk edges.
         memory_layers: which blocks attend to codes, counted from 0; all unless given.
@@ -77,8 +77,8 @@ class LocalDecoder(Module):
         activation_checkpointing: compute each block again for its gradients rather than remember what it computed.
 
     Raises:
-        ValueError: a window below 1, negative layers, convolution or period, memory layers that do not exist, a base of
-            1 or less, or an unknown backend.
+        ValueError: heads that do not go with dim, a window below 1, negative layers, convolution or period, memory
+            layers that do not exist, a base of 1 or less, or an unknown backend.
     """
 
     def __init__(

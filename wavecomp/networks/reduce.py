@@ -39,10 +39,10 @@ class ReduceNetwork(Module):
 
     Args:
         dim: width of the codes.
-        heads: attention heads.
+        heads: attention heads; dim is a multiple of four times as many.
         layers: Transformer blocks.
         window: how far back a code reads, in slots, so that the cost is linear; ``None`` for all.
-        causal: whether ``end`` orders the codes; without, every code reads every other within the window.
+        causal: whether ``end`` orders the codes; without, every code reads every other, and ``window`` is ``None``.
         input_pooling: a module from Codes to fewer Codes that comes first, or ``None``. What it makes of codes of
             several stages stays: no coarser code stands in for it.
         support_bias: whether each head learns how far a code counts as the tokens it stands for: ``scale *
@@ -54,8 +54,8 @@ class ReduceNetwork(Module):
         activation_checkpointing: compute each block again for its gradients rather than remember what it computed.
 
     Raises:
-        ValueError: negative layers; a window below 1, or one that goes with codes that are not causal; a base of 1 or
-            less; an unknown backend.
+        ValueError: heads that do not go with dim; negative layers; a window below 1, or one that goes with codes that
+            are not causal; a base of 1 or less; an unknown backend.
 
     Example:
         >>> codes = wc.Codes.from_tokens(torch.randn(2, 10, 8))

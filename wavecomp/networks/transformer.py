@@ -59,12 +59,15 @@ class TransformerBlock(Module):
 
     Args:
         dim: width.
-        heads: attention heads.
+        heads: attention heads; dim is a multiple of four times as many.
         hidden: width of the feed-forward network, about ``8 / 3 * dim`` unless given.
         memory: whether the block also attends to codes.
         support_bias: whether each head learns how far a code counts as the tokens it stands for: codes of the memory
             where there is one, the places of the sequence itself otherwise.
         count_scale: whether attention to codes is as sharp over many as over few; see :class:`MemoryAttention`.
+
+    Raises:
+        ValueError: heads that do not go with dim.
     """
 
     def __init__(
@@ -133,13 +136,13 @@ class TransformerEncoder(Module):
 
     Args:
         dim: width.
-        heads: attention heads.
+        heads: attention heads; dim is a multiple of four times as many.
         layers: blocks.
         convolution: width of the short convolution before them, 0 for none.
         activation_checkpointing: compute each block again for its gradients rather than remember what it computed.
 
     Raises:
-        ValueError: negative layers, or a negative convolution.
+        ValueError: heads that do not go with dim, negative layers, or a negative convolution.
 
     Example:
         >>> TransformerEncoder(dim=8, heads=2, layers=1)(torch.randn(3, 16, 8)).shape

@@ -66,7 +66,7 @@ class PositionFrequencyEncoding(_FrequencyGain):
         octaves: periods from 2 to ``2 ** octaves`` tokens, and as many chunks.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1, or more than 64 octaves.
 
     Example:
         >>> codes = Codes.from_tokens(torch.zeros(1, 6, 8))
@@ -117,7 +117,7 @@ class RotaryPositionFrequency(_FrequencyGain):
             gain counts octaves as in :class:`PositionFrequencyEncoding`.
 
     Raises:
-        ValueError: a size below 1, or a dim that is no multiple of 8.
+        ValueError: a size below 1, more than 64 octaves, or a dim that is no multiple of 8.
 
     Example:
         >>> codes = Codes.from_tokens(torch.ones(1, 6, 8))

@@ -184,7 +184,7 @@ class NeuralLiftingFilterBank(LiftingFilterBank):
     Args:
         init: as in :class:`LiftingFilterBank`.
         dim: channels.
-        hidden: width of the networks, ``dim / 4`` unless given.
+        hidden: width of the networks, ``dim / 4``, at least 4, unless given.
 
     Raises:
         ValueError: a width below 1, and whatever :class:`LiftingFilterBank` refuses.
