@@ -282,6 +282,9 @@ def test_the_table_of_quality_says_what_is_missing_and_has_the_least_bits_on_top
         ["top", "1.250 ± 0.250 (2 of 3)", "", "", "7.50 to 8.00", "2 to 5", "496"],
         ["mean", "3.000 ± 1.000", "2.500 (1 of 3)", "0.250 (1 of 3)", "8.00", "", "496"],
     ]
+    # chunks of two kinds of text have different numbers of codes whoever asks
+    runs = [quality_run("top", 0, 1.0, task="uneven", codes_of_chunks=[1, 7])]
+    assert rows(quality.table(runs)) == [["top", "1.000 (1 of 3)", "8.00", "496"]]
 
 
 def test_columns_of_numbers_stand_to_the_right():
