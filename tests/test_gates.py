@@ -1,6 +1,8 @@
 """The gates that every public transform, pruner, compressor and network passes, in loops over the public classes."""
 
+import copy
 import inspect
+import pickle
 
 import pytest
 import torch
@@ -704,6 +706,24 @@ def test_compressor_compiles_without_a_graph_break(make):
     found, expected = compiled(values, lengths), encode(values, lengths)
     assert torch.equal(found.mask, expected.mask)
     torch.testing.assert_close(found.values, expected.values, rtol=1e-4, atol=1e-5)
+
+
+@each_compressor
+def test_a_compressor_that_was_first_used_under_torch_func_is_one_like_others(make):
+    compressor, other = make().eval(), make().eval()
+    other.load_state_dict(compressor.state_dict())
+    x = torch.randn(3, 2 * zoo.CHUNK, zoo.DIM)
+
+    def loud(row, compressor=compressor):
+        codes = compressor(wc.Codes.from_tokens(row[None]).cut(zoo.CHUNK))
+        return codes.values.square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loud))(x)
+    rows = x.requires_grad_()
+    (expected,) = torch.autograd.grad(sum(loud(row, other) for row in rows), rows)
+    torch.testing.assert_close(each, expected, rtol=1e-4, atol=1e-5)
+    for same in (compressor, copy.deepcopy(compressor), pickle.loads(pickle.dumps(compressor))):
+        torch.testing.assert_close(loud(x[0], same), loud(x[0], other))
 
 
 @each_compressor

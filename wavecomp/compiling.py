@@ -45,7 +45,8 @@ def constant_numbers(dtype: torch.dtype) -> Callable[[Callable[..., Tensor]], Ca
                 # lengths that were seen to differ are symbols by now, and constants are made of numbers
                 known = [len(range(arg)) if isinstance(arg, int) else arg for arg in args]
                 return torch.tensor(numbers(*known), dtype=dtype)
-            return function(*args)
+            with torch._C._DisableFuncTorch():  # numbers are not mapped over, and draw what they always draw
+                return function(*args)
 
         return tensor
 
@@ -61,9 +62,12 @@ def no_autocast(like: Tensor) -> AbstractContextManager[Any]:
 def numbers_are_real() -> bool:
     """Whether what is computed now has numbers that may be kept: not for a compiler, nor where shapes alone are told.
 
-    ``FakeTensorMode`` is at work in the latter, as in ``make_fx`` and in estimates of memory.
+    ``FakeTensorMode`` is at work in the latter, as in ``make_fx`` and in estimates of memory. What ``torch.func`` sees
+    are wrappers, which are worth nothing, and cannot be copied, when it is done.
     """
-    return not torch.compiler.is_compiling() and torch._guards.detect_fake_mode() is None
+    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()) and (
+        torch._guards.detect_fake_mode() is None
+    )
 
 
 def plain_operations() -> bool:

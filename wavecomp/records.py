@@ -182,12 +182,7 @@ def values_are_at_hand(tensor: torch.Tensor) -> bool:
 
     Under ``torch.func`` a tensor may be that of one of many, and cannot be looked at.
     """
-    return (
-        tensor.device.type == "cpu"
-        and tensor.numel() > 0
-        and numbers_are_real()
-        and not torch._C._are_functorch_transforms_active()
-    )
+    return tensor.device.type == "cpu" and tensor.numel() > 0 and numbers_are_real()
 
 
 def without_waiting(numbers: Any, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:

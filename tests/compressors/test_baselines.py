@@ -22,6 +22,19 @@ from wavecomp.compressors.surprisal_drop import SurprisalDropCompressor
 from wavecomp.pace import NEVER
 
 
+@pytest.fixture
+def half_precision():
+    torch.set_default_dtype(torch.bfloat16)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_latent_queries_are_built_in_half_precision(half_precision):
+    out = LatentQueriesCompressor(dim=DIM, heads=2, count=COUNT).out.weight
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float() @ out.float().T, torch.eye(DIM, dtype=torch.float32), rtol=0, atol=2e-2)
+
+
 def encoding():
     return wc.PositionFrequencyEncoding(DIM)
 

@@ -81,6 +81,13 @@ def test_the_last_stage_alone():
     assert codes.until.unique().tolist() == [NEVER]
 
 
+@pytest.mark.parametrize("overlap", [2**62, NEVER - 60, NEVER])
+def test_fine_codes_that_overlap_for_ever_stay(overlap):
+    codes = body(overlap=overlap).double()(tokens(64))
+    places = torch.tensor([16, 32, 63])
+    assert torch.equal(codes.visible(places), codes.mask[:, None] & (codes.end[:, None] <= places[:, None]))
+
+
 @pytest.mark.parametrize("lengths", [(16,), (16, 8), (16, 8, 8), (16, 12, 8)])
 @pytest.mark.parametrize("overlap", [0, 20])
 def test_where_codes_lie_that_some_tokens_may_use_is_known_without_looking(lengths, overlap):

@@ -42,8 +42,10 @@ class LatentQueriesCompressor(CountedCompressor):
         self.kv = nn.Linear(dim, 2 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
         # so that a code starts as loud as a mean, like those of the other baselines
-        nn.init.orthogonal_(self.kv.weight[dim:])
-        nn.init.orthogonal_(self.out.weight)
+        for weight in (self.kv.weight[dim:], self.out.weight):
+            wide = torch.promote_types(weight.dtype, torch.float32)  # LAPACK has nothing narrower
+            with torch.no_grad():
+                weight.copy_(nn.init.orthogonal_(torch.empty_like(weight, dtype=wide)))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, heads={len(self.queries)}"

@@ -140,7 +140,7 @@ def for_ever(codes: Codes, overlap: int) -> Codes:
     Args:
         overlap: tokens that codes stay beside those that stand in for them.
     """
-    ended = _read_by(codes)[:, None] + overlap
+    ended = _read_by(codes)[:, None] + min(overlap, NEVER // 2)
     until = torch.where(codes.until > ended, NEVER, codes.until)
     return codes.replace(until=until, mask=codes.mask & (codes.end < NEVER))
 
