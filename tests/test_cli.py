@@ -25,7 +25,8 @@ import wavecomp as wc
 from wavecomp import cli
 from wavecomp.files.recipes import recipe_path, recipes
 from wavecomp.training import LanguageModelModule
-from wavecomp.training.cli import RANKS, claim, is_rank_zero, with_recipe_paths
+from wavecomp.training.cli import with_recipe_paths
+from wavecomp.training.runs import RANKS, claim, is_rank_zero
 
 TINY = str(zoo.TINY)
 MORE = ["--trainer.max_steps", "9"]
