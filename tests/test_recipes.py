@@ -23,7 +23,8 @@ OVERLAID = {
 PARALLEL = {"chunk-parallel", "ddp", "fsdp"}  # start processes: tests/training/test_parallel.py runs them
 SHORT = ["--data.init_args.length", "256"]
 SMALL = {
-    **dict.fromkeys(["quickstart", "lattice", "neural-lifting", "checkpointing", "stacked"], SHORT),
+    **dict.fromkeys(["quickstart", "lattice", "neural-lifting", "checkpointing"], SHORT),
+    "stacked": ["--data.init_args.length", "1024"],
     "passkey": ["--data.init_args.length", "512", "--data.init_args.validation_samples", "8"],
     "needle": ["--data.init_args.length", "600", "--data.init_args.validation_samples", "8"],
     "ruler": ["--data.init_args.length", "700", "--data.init_args.validation_samples", "8"],
