@@ -49,9 +49,8 @@ def same(codes, expected):
 
 @pytest.mark.slow
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "name, ragged", [("wavelet", False), ("adaptive", True), ("two-stages", True)], ids=lambda given: str(given)
-)
+@pytest.mark.parametrize("ragged", [False, True], ids=["whole", "ragged"])
+@pytest.mark.parametrize("name", MODELS)
 def test_an_exported_encoder_is_the_eager_one_at_other_batch_sizes(name, ragged):
     model = zoo.perturb(MODELS[name]()).eval()
     program = exported(model, ragged)
