@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wavecomp.pace import NEVER, Pace, slots_before, slots_between
+from wavecomp.pace import LONGEST_OVERLAP, NEVER, Pace, slots_before, slots_between
 from wavecomp.records import Record, check_count, check_lengths, check_shape, record
 
 
@@ -265,7 +265,7 @@ class Codes(Record):
             raise ValueError(f"span={span} does not go with codes of pace={self.pace}; allowed: one stage, a multiple")
         own = self.pace[0].span
         per = span // own
-        overlap = min(overlap, NEVER // 2)  # beyond the largest number time would begin anew
+        overlap = min(overlap, LONGEST_OVERLAP)
         until = self.end + (per - 1 - self.chunk % per) * own + overlap
         pace = self.pace[0]._replace(stay=span - own + overlap)
         return self.replace(until=torch.where(self.end == NEVER, NEVER, until), pace=(pace,))

@@ -65,9 +65,7 @@ def numbers_are_real() -> bool:
     ``FakeTensorMode`` is at work in the latter, as in ``make_fx`` and in estimates of memory. What ``torch.func`` sees
     are wrappers, which are worth nothing, and cannot be copied, when it is done.
     """
-    return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()) and (
-        torch._guards.detect_fake_mode() is None
-    )
+    return not _operations_are_looked_at() and torch._guards.detect_fake_mode() is None
 
 
 def plain_operations() -> bool:
@@ -75,6 +73,8 @@ def plain_operations() -> bool:
 
     They make nothing of a function with a backward pass of its own, and take the same in plain operations.
     """
-    return (
-        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    )
+    return _operations_are_looked_at() or forward_ad._current_level >= 0
+
+
+def _operations_are_looked_at() -> bool:
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()

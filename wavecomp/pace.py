@@ -11,6 +11,9 @@ from torch import Tensor
 NEVER = torch.iinfo(torch.int64).max
 """An ``end`` or ``until`` that no reader reaches."""
 
+LONGEST_OVERLAP = NEVER // 2
+"""More, added to a place, would be beyond the largest number, where time begins anew."""
+
 
 class Pace(NamedTuple):
     """How the codes of a stage come and go.

@@ -87,17 +87,18 @@ def table(runs: Sequence[Run]) -> str:
     for ratio in sorted({entry["asked"] for entry in runs}):
         mine = [entry for entry in runs if entry["asked"] == ratio]
         present = [task for task in STEPS if any(entry["task"] == task for entry in mine)]
-        counted = ["codes of a chunk"] if any(map(_told_of_chunks, mine)) else []
+        counted = any(map(_told_of_chunks, mine))
         rows = []
         for name, own, figures in bits_by_task(mine, "compressor", present, SEEDS):
             gains = [entry["gain"] for entry in own if entry["task"] == "text"]
             reached = [entry["ratio"] for entry in own if entry["ratio"] is not None]
-            of_chunks = span([count for entry in own for count in _told_of_chunks(entry)], "d")
+            of_chunks = [span([count for entry in own for count in _told_of_chunks(entry)], "d")] if counted else []
             sizes = span([entry["parameters"] / 1000 for entry in own], ".0f")
             gain = [mean_and_spread(gains, SEEDS)] if "text" in present else []
-            rows.append([name, *figures, *gain, span(reached), *[of_chunks] * len(counted), sizes])
+            rows.append([name, *figures, *gain, span(reached), *of_chunks, sizes])
         gain = ["gain on text"] if "text" in present else []
-        header = ["compressor", *present, *gain, "ratio reached", *counted, "parameters, thousands"]
+        of_chunks = ["codes of a chunk"] if counted else []
+        header = ["compressor", *present, *gain, "ratio reached", *of_chunks, "parameters, thousands"]
         parts += [f"Ratio {ratio}:", markdown(header, rows)]
     return "\n\n".join(parts)
 

@@ -13,7 +13,7 @@ from wavecomp.codes import Codes
 from wavecomp.networks.decoder import DecoderState, LocalDecoder
 from wavecomp.networks.memory import CodeMemory
 from wavecomp.networks.streaming import StreamingEncoder
-from wavecomp.pace import NEVER
+from wavecomp.pace import LONGEST_OVERLAP, NEVER
 from wavecomp.records import check_count, check_lengths, check_type
 
 
@@ -140,7 +140,7 @@ def for_ever(codes: Codes, overlap: int) -> Codes:
     Args:
         overlap: tokens that codes stay beside those that stand in for them.
     """
-    ended = _read_by(codes)[:, None] + min(overlap, NEVER // 2)
+    ended = _read_by(codes)[:, None] + min(overlap, LONGEST_OVERLAP)
     until = torch.where(codes.until > ended, NEVER, codes.until)
     return codes.replace(until=until, mask=codes.mask & (codes.end < NEVER))
 
